@@ -1,0 +1,76 @@
+// Package scenario describes, as data, who is connected to whom through what,
+// and what a connection attempt there must come to. The simulator and the
+// namespace lab build the same scenario and must agree on the outcome.
+package scenario
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+)
+
+// Internet is the name of the network that every topology has: the one
+// between the outermost gateways and the public hosts.
+const Internet = "internet"
+
+// Topology is networks joined by gateways, with hosts on them. The networks
+// form a tree whose root is Internet.
+type Topology struct {
+	Hosts    []Host
+	Gateways []Gateway
+}
+
+// Host is a machine with one interface.
+type Host struct {
+	Name string
+	Port Port
+}
+
+// Gateway joins an inside network to an outside one. Hosts of the inside
+// network use the gateway's inside address as their default route.
+type Gateway struct {
+	Name    string
+	Inside  Port
+	Outside Port
+	NAT     nat.Behaviour
+}
+
+// Port is an attachment to a network. Two ports on a network reach each other
+// through the access links of both: a packet is delayed by the sum.
+type Port struct {
+	Network string
+	// Addrs has at most one IPv4 and one IPv6 prefix: this port's address
+	// with the length of the network's prefix.
+	Addrs []netip.Prefix
+	Link  Link
+}
+
+// Link is what happens to packets on a port, in each direction.
+type Link struct {
+	Delay   time.Duration // one way
+	Jitter  time.Duration // uniform, added to Delay; reorders
+	Loss    float64       // share of packets dropped, 0 to 1
+	Reorder float64       // share of packets that overtake the ones before by waiting no Delay
+	Rate    int64         // bits per second; 0 is unlimited
+	MTU     int           // larger IP packets are dropped; 0 is 1500
+}
+
+// Outcome is what a connection must come to.
+type Outcome struct {
+	Kind      string // "direct" or "relay"
+	Transport string // "udp" or "tcp"
+	Technique string // "" is any
+	// To is where the connecting peer's path in use must lead; invalid is
+	// anywhere.
+	To netip.Addr
+}
+
+// Case is one row of the table that drives the simulator and the lab:
+// host "a" connects to host "b" with the help of host "s".
+type Case struct {
+	Name     string
+	Why      string
+	Topology Topology
+	Want     Outcome
+}
