@@ -8,7 +8,6 @@ import (
 	"crypto/sha512"
 	"errors"
 	"fmt"
-	"io"
 
 	"filippo.io/edwards25519"
 )
@@ -103,10 +102,4 @@ func (k Key) Open(info, sealed []byte) ([]byte, error) {
 		return nil, ErrSealed
 	}
 	return msg, nil
-}
-
-// readSeed reads the seed of a key file.
-func readSeed(r io.Reader) (seed [ed25519.SeedSize]byte, err error) {
-	_, err = io.ReadFull(r, seed[:])
-	return seed, err
 }
