@@ -1,0 +1,2 @@
+// Package punch makes a path between two peers behind NATs.
+package punch
