@@ -1,0 +1,284 @@
+// Package ip reads, edits and builds the raw IP packets that gateways
+// translate and that simulated hosts exchange.
+//
+//	IPv4   version 4, IHL | TOS | length(2) | id(2) | flags, offset(2) | TTL | protocol | checksum(2) | source(4) | destination(4) | options
+//	IPv6   version 6, class, label(4) | payload length(2) | next header | hop limit | source(16) | destination(16) | extension headers
+//	UDP    source port(2) | destination port(2) | length(2) | checksum(2)
+//	TCP    source port(2) | destination port(2) | sequence(4) | acknowledgement(4) | offset | flags | window(2) | checksum(2) | urgent(2) | options
+//	ICMP   type | code | checksum(2) | echo: identifier(2), sequence(2); error: unused(4), then the packet that caused it, perhaps cut
+//
+// Only IPv4 is ever edited: nothing here translates IPv6.
+package ip
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+)
+
+// Proto is a transport protocol; ICMP stands for ICMPv6 too.
+type Proto uint8
+
+const (
+	Other Proto = iota
+	UDP
+	TCP
+	ICMP
+)
+
+func (p Proto) String() string {
+	return [...]string{"other", "udp", "tcp", "icmp"}[p]
+}
+
+// Kind tells the ICMP messages apart.
+type Kind uint8
+
+const (
+	Plain       Kind = iota // not ICMP, or an ICMP message of no interest
+	EchoRequest             // Src's port is the identifier
+	EchoReply               // Dst's port is the identifier
+	Error                   // quotes a packet
+)
+
+// Protocol numbers, and ICMP types and codes.
+const (
+	protoICMP   = 1
+	protoTCP    = 6
+	protoUDP    = 17
+	protoICMPv6 = 58
+)
+
+const (
+	FIN = 1 << iota // the flags of TCP
+	SYN
+	RST
+	PSH
+	ACK
+)
+
+var (
+	ErrTruncated = errors.New("ip: truncated packet")
+	ErrHeader    = errors.New("ip: malformed header")
+)
+
+// Packet is a decoded view of a raw packet. Edits go through to Data.
+type Packet struct {
+	Data     []byte // the IP packet, without anything behind it
+	Src, Dst netip.AddrPort
+	Proto    Proto
+	Kind     Kind
+	TTL      uint8
+	// Fragment says that this is a part of a packet; its ports are not read.
+	Fragment bool
+
+	l4   int  // where the transport header starts
+	cut  bool // quoted in an ICMP error, so maybe incomplete
+	sums int  // where the transport checksum stands; 0: it has none
+}
+
+// Decode reads b, which p refers to from then on.
+func (p *Packet) Decode(b []byte) error {
+	return p.decode(b, false)
+}
+
+func (p *Packet) decode(b []byte, cut bool) error {
+	*p = Packet{cut: cut}
+	if len(b) == 0 {
+		return ErrTruncated
+	}
+	switch b[0] >> 4 {
+	case 4:
+		return p.decode4(b)
+	case 6:
+		return p.decode6(b)
+	}
+	return ErrHeader
+}
+
+func (p *Packet) decode4(b []byte) error {
+	if len(b) < 20 {
+		return ErrTruncated
+	}
+	p.l4 = int(b[0]&15) * 4
+	total := int(binary.BigEndian.Uint16(b[2:]))
+	if p.l4 < 20 || total < p.l4 {
+		return ErrHeader
+	}
+	if total > len(b) {
+		if !p.cut || len(b) < p.l4 {
+			return ErrTruncated
+		}
+		total = len(b)
+	}
+	p.Data = b[:total]
+	p.TTL = b[8]
+	src, dst := netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	p.Fragment = binary.BigEndian.Uint16(b[6:])&0x3fff != 0
+	return p.transport(b[9], src, dst)
+}
+
+// maxExtensions bounds the walk through IPv6 extension headers.
+const maxExtensions = 4
+
+func (p *Packet) decode6(b []byte) error {
+	if len(b) < 40 {
+		return ErrTruncated
+	}
+	total := 40 + int(binary.BigEndian.Uint16(b[4:]))
+	if total > len(b) {
+		if !p.cut {
+			return ErrTruncated
+		}
+		total = len(b)
+	}
+	p.Data = b[:total]
+	p.TTL = b[7]
+	src, dst := netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	if src.Is4In6() || dst.Is4In6() {
+		return ErrHeader
+	}
+	p.l4 = 40
+	next := b[6]
+	for range maxExtensions {
+		switch next {
+		case 0, 43, 60: // hop-by-hop, routing, destination options
+			if p.l4+8 > total {
+				return ErrTruncated
+			}
+			next, p.l4 = b[p.l4], p.l4+8+int(b[p.l4+1])*8
+			if p.l4 > total {
+				return ErrTruncated
+			}
+			continue
+		case 44:
+			p.Fragment = true
+		}
+		break
+	}
+	return p.transport(next, src, dst)
+}
+
+func (p *Packet) transport(proto uint8, src, dst netip.Addr) error {
+	b := p.Data[p.l4:]
+	var sport, dport uint16
+	switch {
+	case proto == protoUDP:
+		p.Proto = UDP
+	case proto == protoTCP:
+		p.Proto = TCP
+	case proto == protoICMP && src.Is4(), proto == protoICMPv6 && src.Is6():
+		p.Proto = ICMP
+	}
+	if !p.Fragment && p.Proto != Other {
+		if len(b) < 8 {
+			return ErrTruncated
+		}
+		switch p.Proto {
+		case UDP:
+			p.sums = p.l4 + 6
+			sport, dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+			if n := int(binary.BigEndian.Uint16(b[4:])); !p.cut && (n < 8 || n > len(b)) {
+				return ErrHeader
+			}
+		case TCP:
+			p.sums = p.l4 + 16
+			sport, dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+			if !p.cut && len(b) < 20 {
+				return ErrTruncated
+			}
+			if n := p.headerLen(b); !p.cut && (n < 20 || n > len(b)) {
+				return ErrHeader
+			}
+			if p.sums+2 > len(p.Data) {
+				p.sums = 0
+			}
+		case ICMP:
+			p.sums = p.l4 + 2
+			p.Kind = kind(b[0], src.Is4())
+			switch p.Kind {
+			case EchoRequest:
+				sport = binary.BigEndian.Uint16(b[4:])
+			case EchoReply:
+				dport = binary.BigEndian.Uint16(b[4:])
+			}
+		}
+	}
+	p.Src, p.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
+	return nil
+}
+
+func (p *Packet) headerLen(tcp []byte) int {
+	if len(tcp) < 13 {
+		return 0
+	}
+	return int(tcp[12]>>4) * 4
+}
+
+func kind(typ uint8, v4 bool) Kind {
+	if v4 {
+		switch typ {
+		case 8:
+			return EchoRequest
+		case 0:
+			return EchoReply
+		case 3, 4, 11, 12: // unreachable, source quench, time exceeded, parameter problem
+			return Error
+		}
+		return Plain
+	}
+	switch typ {
+	case 128:
+		return EchoRequest
+	case 129:
+		return EchoReply
+	case 1, 2, 3, 4: // unreachable, too big, time exceeded, parameter problem
+		return Error
+	}
+	return Plain
+}
+
+// Is4 reports whether the packet is IPv4.
+func (p *Packet) Is4() bool { return p.Data[0]>>4 == 4 }
+
+// TCPFlags are the flags of a TCP segment, none in other packets.
+func (p *Packet) TCPFlags() uint8 {
+	if p.Proto != TCP || p.Fragment || len(p.Data) < p.l4+14 {
+		return 0
+	}
+	return p.Data[p.l4+13]
+}
+
+// Transport is the transport header and what follows.
+func (p *Packet) Transport() []byte { return p.Data[p.l4:] }
+
+// Payload is what follows the UDP, TCP or ICMP header.
+func (p *Packet) Payload() []byte {
+	b := p.Transport()
+	if p.Fragment {
+		return b
+	}
+	switch p.Proto {
+	case UDP:
+		return b[8:max(8, min(len(b), int(binary.BigEndian.Uint16(b[4:]))))]
+	case TCP:
+		return b[min(len(b), p.headerLen(b)):]
+	case ICMP:
+		return b[8:]
+	}
+	return b
+}
+
+// Quoted decodes the packet that an ICMP error carries. Its Data is part of
+// p's.
+func (p *Packet) Quoted(q *Packet) error {
+	if p.Kind != Error {
+		return ErrHeader
+	}
+	if err := q.decode(p.Data[p.l4+8:], true); err != nil {
+		return err
+	}
+	if q.Is4() != p.Is4() || q.Fragment {
+		return ErrHeader
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package nat
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// Action is what becomes of a packet.
+type Action uint8
+
+const (
+	Drop    Action = iota
+	Forward        // to the other side
+	Return         // to the side it came from: a hairpin
+)
+
+// Reason is why a packet was dropped.
+type Reason uint8
+
+const (
+	None          Reason = iota
+	Malformed            // not an IP packet, or a bad header
+	Unsupported          // a fragment, or a protocol that is not translated
+	Blocked              // by BlockUDP
+	Expired              // its TTL; an ICMP time exceeded is due
+	BadAddress           // its source or destination is on the wrong side
+	NoMapping            // nobody inside is at its destination, or it begins in the middle
+	Filtered             // by the filtering policy
+	NoHairpinning        // by the hairpin policy
+	TableFull            // no memory or port for another mapping
+	reasons
+)
+
+func (r Reason) String() string {
+	return [reasons]string{
+		"", "malformed", "unsupported", "blocked", "TTL expired", "bad address",
+		"no mapping", "filtered", "no hairpinning", "table full",
+	}[r]
+}
+
+// Verdict is an action, with the reason of Drop.
+type Verdict struct {
+	Action Action
+	Reason Reason
+}
+
+func verdict(a Action, r Reason) Verdict {
+	if r != None {
+		return Verdict{Drop, r}
+	}
+	return Verdict{Action: a}
+}
+
+// Stats counts packets by verdict, and what is remembered now.
+type Stats struct {
+	Forwarded, Hairpinned uint64
+	Dropped               [reasons]uint64 // by Reason
+	Mappings, Sessions    int
+}
+
+func (g *Gateway) count(v Verdict) Verdict {
+	switch v.Action {
+	case Forward:
+		g.stats.Forwarded++
+	case Return:
+		g.stats.Hairpinned++
+	default:
+		g.stats.Dropped[v.Reason]++
+	}
+	return v
+}
+
+// Stats are since New.
+func (g *Gateway) Stats() Stats {
+	s := g.stats
+	s.Mappings, s.Sessions = g.byInternal.used, g.bySession.used
+	return s
+}
+
+// Mapping is a mapping as it is drawn and tested.
+type Mapping struct {
+	Proto              ip.Proto
+	Internal, External netip.AddrPort
+	// Remote is what the mapping is for: invalid, an address with port 0, or
+	// an endpoint.
+	Remote netip.AddrPort
+	// Sessions are what may come in, and until when.
+	Sessions []Session
+}
+
+// Session is a remote that a mapping knows. Remote is invalid for anyone, and
+// has port 0 for any port of its address.
+type Session struct {
+	Remote      netip.AddrPort
+	Expires     time.Time
+	Established bool // TCP
+}
+
+// Mappings lists what is remembered at now, in no particular order but always
+// the same one.
+func (g *Gateway) Mappings(now time.Time) []Mapping {
+	g.advance(now)
+	var all []Mapping
+	place := make(map[uint32]int)
+	for ref := range g.mappings {
+		m := &g.mappings[ref]
+		if !m.internal.IsValid() {
+			continue
+		}
+		place[uint32(ref)] = len(all)
+		all = append(all, Mapping{Proto: m.proto, Internal: m.internal, External: g.external(m), Remote: m.remote})
+	}
+	for ref := range g.sessions {
+		s := &g.sessions[ref]
+		if s.mapping == 0 {
+			continue
+		}
+		m := &all[place[s.mapping]]
+		m.Sessions = append(m.Sessions, Session{s.remote, time.Unix(0, s.expires), s.class == classEstablished})
+	}
+	return all
+}
