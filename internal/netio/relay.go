@@ -1,0 +1,195 @@
+package netio
+
+import (
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/wire/relay"
+)
+
+// RelayAddr is the address of the peer at the other end of a relay.
+type RelayAddr struct{ ID relay.ID }
+
+func (RelayAddr) Network() string  { return "relay" }
+func (a RelayAddr) String() string { return "relay:" + hex.EncodeToString(a.ID[:]) }
+
+const (
+	relayQueueLen = 512
+	packetLen     = 1500
+)
+
+// relayConn is a net.PacketConn over all relays of one socket.
+type relayConn struct {
+	s     *Socket
+	queue chan relayed
+	done  chan struct{}
+	once  sync.Once
+
+	mu       sync.RWMutex
+	routes   map[relay.ID]netip.AddrPort
+	deadline deadline
+}
+
+type relayed struct {
+	id  relay.ID
+	buf *[packetLen]byte
+	n   int
+}
+
+var packets = sync.Pool{New: func() any { return new([packetLen]byte) }}
+
+func newRelayConn(s *Socket) *relayConn {
+	return &relayConn{
+		s:        s,
+		queue:    make(chan relayed, relayQueueLen),
+		done:     make(chan struct{}),
+		routes:   make(map[relay.ID]netip.AddrPort),
+		deadline: deadline{expired: make(chan struct{})},
+	}
+}
+
+func (c *relayConn) add(id relay.ID, server netip.AddrPort) RelayAddr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.routes[id] = server
+	return RelayAddr{id}
+}
+
+func (c *relayConn) remove(id relay.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.routes, id)
+}
+
+func (c *relayConn) route(id relay.ID) netip.AddrPort {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.routes[id]
+}
+
+// deliver queues a packet that came from the relay's own server, and tells
+// whether it did.
+func (c *relayConn) deliver(from netip.AddrPort, b []byte) bool {
+	id, payload, ok := relay.Parse(b)
+	if !ok || len(payload) == 0 || len(payload) > packetLen {
+		return false
+	}
+	p := relayed{id: id, n: len(payload)}
+	if server := c.route(p.id); !server.IsValid() || server != from {
+		return false
+	}
+	p.buf = packets.Get().(*[packetLen]byte)
+	copy(p.buf[:], payload)
+	select {
+	case c.queue <- p:
+		return true
+	default:
+		packets.Put(p.buf)
+		return false
+	}
+}
+
+func (c *relayConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	select {
+	case <-c.done:
+		return 0, nil, net.ErrClosed
+	case <-c.deadline.wait():
+		return 0, nil, os.ErrDeadlineExceeded
+	default:
+	}
+	select {
+	case p := <-c.queue:
+		n := copy(b, p.buf[:p.n])
+		packets.Put(p.buf)
+		return n, RelayAddr{p.id}, nil
+	case <-c.done:
+		return 0, nil, net.ErrClosed
+	case <-c.deadline.wait():
+		return 0, nil, os.ErrDeadlineExceeded
+	}
+}
+
+// WriteTo sends b to the peer at the other end of a relay. Without such a relay
+// it is lost, like any packet into nowhere.
+func (c *relayConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	addr, ok := to.(RelayAddr)
+	switch {
+	case !ok:
+		return 0, &net.OpError{Op: "write", Net: "relay", Addr: to, Err: net.InvalidAddrError("not a relay's address")}
+	case len(b) > packetLen-relay.HeaderLen:
+		return 0, &net.OpError{Op: "write", Net: "relay", Addr: to, Err: errTooLong}
+	}
+	server := c.route(addr.ID)
+	if !server.IsValid() {
+		return len(b), nil
+	}
+	buf := packets.Get().(*[packetLen]byte)
+	defer packets.Put(buf)
+	p := append(relay.AppendHeader(buf[:0], addr.ID), b...)
+	if err := c.s.Send(server, p); lossy(err) != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Close ends this virtual connection only; the socket stays.
+func (c *relayConn) Close() error {
+	c.once.Do(func() {
+		close(c.done)
+		c.deadline.set(time.Time{})
+	})
+	return nil
+}
+
+// LocalAddr is the zero RelayAddr: no relay in particular.
+func (c *relayConn) LocalAddr() net.Addr { return RelayAddr{} }
+
+func (c *relayConn) SetDeadline(t time.Time) error     { return c.SetReadDeadline(t) }
+func (c *relayConn) SetReadDeadline(t time.Time) error { c.deadline.set(t); return nil }
+
+// Writing never blocks for long enough to need a deadline.
+func (c *relayConn) SetWriteDeadline(time.Time) error { return nil }
+
+// quic-go wants socket buffers; the queue is what there is.
+func (c *relayConn) SetReadBuffer(int) error  { return nil }
+func (c *relayConn) SetWriteBuffer(int) error { return nil }
+
+// deadline is a channel that closes at a time that can be moved.
+type deadline struct {
+	mu      sync.Mutex
+	timer   *time.Timer
+	expired chan struct{}
+}
+
+func (d *deadline) wait() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.expired
+}
+
+func (d *deadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil && !d.timer.Stop() {
+		<-d.expired // the old timer is closing it
+	}
+	d.timer = nil
+	select {
+	case <-d.expired:
+		d.expired = make(chan struct{})
+	default:
+	}
+	if t.IsZero() {
+		return
+	}
+	if wait := time.Until(t); wait > 0 {
+		expired := d.expired
+		d.timer = time.AfterFunc(wait, func() { close(expired) })
+	} else {
+		close(d.expired)
+	}
+}
