@@ -1,0 +1,127 @@
+package netns
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+)
+
+// The functions of this file run on a thread inside the namespace: /proc/sys/net
+// shows the namespace of the thread that opens it.
+
+type sysctl struct{ name, value string }
+
+func writeSysctls(list []sysctl) error {
+	for _, s := range list {
+		f, err := os.OpenFile("/proc/sys/"+s.name, os.O_WRONLY, 0)
+		if err != nil {
+			return fmt.Errorf("netns: %w", err)
+		}
+		_, err = f.WriteString(s.value)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("netns: sysctl %s=%s: %w", s.name, s.value, err)
+		}
+	}
+	return nil
+}
+
+// baseSysctls hold in every namespace: addresses that work at once, no
+// router or redirect of anyone else, no reverse path filter.
+var baseSysctls = []sysctl{
+	{"net/ipv6/conf/all/accept_dad", "0"},
+	{"net/ipv6/conf/default/accept_dad", "0"},
+	{"net/ipv6/conf/default/accept_ra", "0"},
+	{"net/ipv6/conf/default/addr_gen_mode", "1"},
+	{"net/ipv6/conf/default/router_solicitations", "0"},
+	{"net/ipv4/conf/all/rp_filter", "0"},
+	{"net/ipv4/conf/default/rp_filter", "0"},
+	{"net/ipv4/conf/all/send_redirects", "0"},
+	{"net/ipv4/conf/default/send_redirects", "0"},
+	{"net/ipv4/ping_group_range", "0 2147483647"},
+}
+
+// gatewaySysctls make a router of a namespace. Conntrack counts whole seconds.
+func gatewaySysctls(b nat.Behaviour) []sysctl {
+	seconds := strconv.Itoa(int(udpTimeout(b) / time.Second))
+	return []sysctl{
+		{"net/ipv4/ip_forward", "1"},
+		{"net/ipv6/conf/all/forwarding", "1"},
+		{"net/ipv4/icmp_ratelimit", "0"},
+		{"net/ipv6/icmp/ratelimit", "0"},
+		{"net/netfilter/nf_conntrack_udp_timeout", seconds},
+		{"net/netfilter/nf_conntrack_udp_timeout_stream", seconds},
+	}
+}
+
+func udpTimeout(b nat.Behaviour) time.Duration {
+	if b.UDPTimeout == 0 {
+		return 5 * time.Minute
+	}
+	return b.UDPTimeout
+}
+
+func setUp(name string) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("netns: interface %s: %w", name, err)
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return fmt.Errorf("netns: interface %s up: %w", name, err)
+	}
+	return nil
+}
+
+// configure gives the node its addresses and routes. Its interfaces exist.
+func (n *node) configure() error {
+	if err := setUp("lo"); err != nil {
+		return err
+	}
+	for _, p := range n.ports {
+		l, err := netlink.LinkByName(p.iface)
+		if err != nil {
+			return fmt.Errorf("netns: interface %s: %w", p.iface, err)
+		}
+		if err := netlink.LinkSetUp(l); err != nil {
+			return fmt.Errorf("netns: interface %s up: %w", p.iface, err)
+		}
+		for _, a := range p.Addrs {
+			addr := &netlink.Addr{IPNet: ipNet(a)}
+			if a.Addr().Is6() {
+				addr.Flags = unix.IFA_F_NODAD
+			}
+			if err := netlink.AddrAdd(l, addr); err != nil {
+				return fmt.Errorf("netns: address %s on %s: %w", a, p.iface, err)
+			}
+		}
+	}
+	for _, r := range n.routes {
+		l, err := netlink.LinkByName(r.iface)
+		if err != nil {
+			return fmt.Errorf("netns: interface %s: %w", r.iface, err)
+		}
+		nr := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(r.to), Scope: netlink.SCOPE_LINK}
+		if r.via.IsValid() {
+			nr.Gw, nr.Scope, nr.Flags = r.via.AsSlice(), netlink.SCOPE_UNIVERSE, int(netlink.FLAG_ONLINK)
+		}
+		if r.to.Addr().Is6() {
+			nr.Scope = netlink.SCOPE_UNIVERSE
+		}
+		if err := netlink.RouteAdd(nr); err != nil {
+			return fmt.Errorf("netns: route %s via %s dev %s: %w", r.to, r.via, r.iface, err)
+		}
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

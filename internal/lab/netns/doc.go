@@ -1,0 +1,126 @@
+// Package netns builds a scenario on the Linux kernel: every host and gateway
+// is a network namespace, and every gateway translates and filters with
+// nftables.
+//
+// There are two kinds of wire. When some link of the topology delays, loses or
+// limits, or when Options.UserWire says so, every port is a TUN device and the
+// networks between them run in this process: they apply the links, count,
+// capture and cut. When every link is ideal, ports are veth pairs on bridges
+// and no packet leaves the kernel: fast, but nothing counts, captures or cuts.
+//
+// Namespaces have no names and no mounts. Threads and file descriptors of this
+// process hold them, so they go when the process goes, however it ends. None
+// has a route to a network of the machine.
+//
+//	owner's namespace            this process                 owner's namespace
+//	 [host eth0 TUN] --> up lane --> network --> down lane --> [TUN outside NAT]
+//	                 <-- down lane <--       <-- up lane   <--
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// Interfaces inside the namespaces: a host's only one, and a gateway's two.
+const (
+	HostInterface    = "eth0"
+	InsideInterface  = "inside"
+	OutsideInterface = "outside"
+)
+
+// Addresses of the routers on the internet, as the source of their ICMP errors.
+var (
+	routerIPv4 = netip.MustParseAddr("198.18.255.254")
+	routerIPv6 = netip.MustParseAddr("2001:db8:ffff:ffff::fe")
+)
+
+// Options say how a topology is built. The zero value works.
+type Options struct {
+	// UserWire runs the networks in this process even when every link is ideal.
+	UserWire bool
+
+	// Hops is how many routers a packet crosses on the internet, each of which
+	// takes one from its TTL and answers when that was the last. Zero is one;
+	// a negative number is none. It needs the user wire.
+	Hops int
+
+	// Unsolicited is what gateways do with what they neither asked for nor
+	// let through.
+	Unsolicited Answer
+
+	// Seed makes loss, jitter and reordering draw the same numbers again.
+	Seed uint64
+}
+
+// Answer is what a gateway says to a packet that it does not let in.
+type Answer uint8
+
+const (
+	Silence    Answer = iota // nothing
+	Refuse                   // TCP reset, ICMP port unreachable: a Linux box without a firewall
+	Prohibited               // ICMP administratively prohibited
+)
+
+// Protocol is an IP protocol number; zero is all of them.
+type Protocol uint8
+
+const (
+	AnyProtocol Protocol = 0
+	ICMP        Protocol = 1
+	TCP         Protocol = 6
+	UDP         Protocol = 17
+	ICMPv6      Protocol = 58
+)
+
+// Flow is one direction of traffic on one network. In a query, a zero field
+// matches anything.
+type Flow struct {
+	Network  string
+	Src, Dst netip.Addr
+	Protocol Protocol
+}
+
+// Count is what a network was given to carry, and what of it did not arrive:
+// lost, cut, too large, without a route, or too much for the rate.
+type Count struct {
+	Packets, Bytes               uint64
+	DroppedPackets, DroppedBytes uint64
+}
+
+// Counters has one entry per flow that the networks have seen.
+type Counters map[Flow]Count
+
+// Sum adds up the flows that match.
+func (c Counters) Sum(match Flow) Count {
+	var sum Count
+	for f, n := range c {
+		if match.matches(f) {
+			sum.Packets += n.Packets
+			sum.Bytes += n.Bytes
+			sum.DroppedPackets += n.DroppedPackets
+			sum.DroppedBytes += n.DroppedBytes
+		}
+	}
+	return sum
+}
+
+func (f Flow) matches(g Flow) bool {
+	return (f.Network == "" || f.Network == g.Network) &&
+		(!f.Src.IsValid() || f.Src == g.Src) &&
+		(!f.Dst.IsValid() || f.Dst == g.Dst) &&
+		(f.Protocol == AnyProtocol || f.Protocol == g.Protocol)
+}
+
+// unsupported is what the kernel cannot do. It is errors.ErrUnsupported.
+func unsupported(format string, args ...any) error {
+	return fmt.Errorf("unsupported by the kernel: %s%w", fmt.Sprintf(format, args...), quietUnsupported{})
+}
+
+type quietUnsupported struct{}
+
+func (quietUnsupported) Error() string        { return "" }
+func (quietUnsupported) Is(target error) bool { return target == errors.ErrUnsupported }
+
+var errKernelWire = errors.New("netns: not on the kernel's wire; set Options.UserWire or a link")

@@ -1,0 +1,46 @@
+//go:build !linux
+
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"runtime"
+
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+)
+
+var errNotLinux = fmt.Errorf("netns: labs are made of Linux network namespaces; this is %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+func probe() error { return errNotLinux }
+
+// Lab cannot be built here: New says so.
+type Lab struct{}
+
+// Host is a namespace of a lab.
+type Host struct{}
+
+func New(scenario.Topology, Options) (*Lab, error) { return nil, errNotLinux }
+
+func (*Lab) Close() error                                   { return errNotLinux }
+func (*Lab) Host(string) *Host                              { return nil }
+func (*Lab) SetLink(string, string, scenario.Link) error    { return errNotLinux }
+func (*Lab) Cut(netip.Addr, netip.Addr, Protocol) error     { return errNotLinux }
+func (*Lab) Restore(netip.Addr, netip.Addr, Protocol) error { return errNotLinux }
+func (*Lab) Counters() (Counters, error)                    { return nil, errNotLinux }
+func (*Lab) Capture(network, path string) error             { return errNotLinux }
+func (*Lab) RebootGateway(string) error                     { return errNotLinux }
+func (*Lab) BlockUDP(string, bool) error                    { return errNotLinux }
+func (*Host) Name() string                                  { return "" }
+func (*Host) Addr(bool) netip.Addr                          { return netip.Addr{} }
+func (*Host) Do(func() error) error                         { return errNotLinux }
+func (*Host) Start(*exec.Cmd) error                         { return errNotLinux }
+func (*Host) Run(*exec.Cmd) error                           { return errNotLinux }
+func (*Host) Command(ctx context.Context, path string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Err = errNotLinux
+	return cmd
+}

@@ -1,0 +1,56 @@
+package netns
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+)
+
+// maxQueue is the longest that a packet waits for the ones before it on a
+// link with a rate.
+const maxQueue = 100 * time.Millisecond
+
+const defaultMTU = 1500
+
+// lane is one direction of an access link. Times are nanoseconds.
+type lane struct {
+	link scenario.Link
+	free int64 // when the last packet will have left the transmitter
+}
+
+// plain says that packets in a burst need not be told apart.
+func (l *lane) plain() bool {
+	return l.link.Rate == 0 && l.link.Loss == 0 && l.link.Jitter == 0 && l.link.Reorder == 0
+}
+
+func (l *lane) mtu() int {
+	if l.link.MTU == 0 {
+		return defaultMTU
+	}
+	return l.link.MTU
+}
+
+// admit says when a packet of size bytes that is offered at now arrives at the
+// other end, if it does.
+func (l *lane) admit(now int64, size, largest int, rng *rand.Rand) (int64, bool) {
+	if largest > l.mtu() || l.link.Loss > 0 && rng.Float64() < l.link.Loss {
+		return 0, false
+	}
+	if l.link.Rate > 0 {
+		start := max(now, l.free)
+		if start-now > int64(maxQueue) {
+			return 0, false
+		}
+		l.free = start + int64(size)*8*int64(time.Second)/l.link.Rate
+		now = l.free
+	}
+	if l.link.Reorder > 0 && rng.Float64() < l.link.Reorder {
+		return now, true
+	}
+	now += int64(l.link.Delay)
+	if l.link.Jitter > 0 {
+		now += rng.Int64N(int64(l.link.Jitter) + 1)
+	}
+	return now, true
+}
