@@ -297,6 +297,7 @@ func (m *Machine) trigger(now time.Time, p *pair) {
 	case p.state == waiting:
 		m.start(now, p)
 	case now.Sub(p.last) >= firstRepeat:
+		p.next = now.Add(p.repeat)
 		m.small(now, p)
 	}
 	if m.cfg.Offerer && p.state < valid && p.fullSent == 0 && now.Before(m.deadline) {

@@ -69,11 +69,11 @@
 //
 // # The watch
 //
-//	             check after         repeated after     dead after
-//	choosing     at once             1.25 round trips,  8 unanswered
-//	             (offerer)           doubling to 400 ms
-//	idle         15 s                1 s                3 unanswered, 3 s
-//	active       400 ms              300 ms             8 unanswered, 2.4 s
+//	           check after               repeated after             dead after
+//	choosing   at once, by the offerer   1.25 round trips,          8 unanswered
+//	                                     doubling to 400 ms
+//	idle       15 s                      300 ms                     8 unanswered, 2.4 s
+//	active     400 ms                    300 ms                     8 unanswered, 2.4 s
 //
 // The checks of the watch keep the NATs' mappings alive: the shortest timers
 // seen are 20 s. Idle or active is for the user of the path to say (SetActive).
