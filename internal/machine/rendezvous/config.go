@@ -28,7 +28,7 @@ type ServerConfig struct {
 
 	// Per source address: IPv4 /32, IPv6 /64.
 	HelloRate    Rate
-	RegisterRate Rate
+	RegisterRate Rate // of keys that are not registered
 	// All first registrations together: what X25519 may cost.
 	NewKeyRate Rate
 	// Per key.
@@ -80,8 +80,8 @@ func (c ServerConfig) withDefaults() ServerConfig {
 		p *Rate
 		d Rate
 	}{
-		{&c.HelloRate, Rate{100, 500}},
-		{&c.RegisterRate, Rate{20, 200}},
+		{&c.HelloRate, Rate{200, 1000}},
+		{&c.RegisterRate, Rate{50, 500}},
 		{&c.NewKeyRate, Rate{5000, 5000}},
 		{&c.ConnectRate, Rate{20, 100}},
 		{&c.SignalRate, Rate{50, 200}},

@@ -30,13 +30,14 @@ func NewMACKey(shared []byte, client, server identity.ID) MACKey {
 	if err != nil {
 		panic(err) // 32 bytes are never too many
 	}
-	return macKey(k)
+	return MACKeyOf([32]byte(k))
 }
 
-func macKey(k []byte) (m MACKey) {
+// MACKeyOf prepares a key for HMAC-SHA256.
+func MACKeyOf(k [32]byte) (m MACKey) {
 	var in, out [sha256.BlockSize]byte
-	copy(in[:], k)
-	copy(out[:], k)
+	copy(in[:], k[:])
+	copy(out[:], k[:])
 	for i := range in {
 		in[i] ^= 0x36
 		out[i] ^= 0x5c

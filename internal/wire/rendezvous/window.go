@@ -31,3 +31,6 @@ func (w *Window) Mark(tx uint64) {
 	w.seen = w.seen<<(tx-w.top) | 1
 	w.top = tx
 }
+
+// Base is the txid that the window was made with.
+func (w *Window) Base() uint64 { return w.base }
