@@ -29,22 +29,24 @@ func isZero(ap netip.AddrPort) bool { return !ap.IsValid() || ap.Port() == 0 }
 // peer is a registration. A million of them stand in the slab, so there are no
 // pointers in it, and nothing that can be computed.
 type peer struct {
-	id     identity.ID
-	key    wire.MACKey
-	window wire.Window // of the client's txids; its base is the registration's sequence
-	tx     uint64      // of the last REQUEST or SIGNALLED sent
+	// What a keep-alive looks at comes first, in as few cache lines as it fits.
+	generation uint32 // of the handle; zero: the slot is free
+	endpoint
+	lifetime uint16 // seconds
+	timer
 	conn   uint64      // zero: UDP
+	window wire.Window // of the client's txids; its base is the registration's sequence
+	key    wire.MACKey
+
+	id identity.ID
+	tx uint64 // of the last REQUEST or SIGNALLED sent
 
 	connects, signals, requests int64 // buckets
 
-	timer
-	generation uint32 // of the handle; zero: the slot is free
-	relays     uint32 // head of the list of its relays, number + 1
-	asked      uint32 // how many of them it asked for
-	endpoint
-	lifetime uint16 // seconds
-	flags    wire.Flags
-	dirty    bool // is in the list of changed slots
+	relays uint32 // head of the list of its relays, number + 1
+	asked  uint32 // how many of them it asked for
+	flags  wire.Flags
+	dirty  bool // is in the list of changed slots
 }
 
 func (p *peer) addr() Addr { return Addr{p.addrPort(), p.conn} }
