@@ -40,7 +40,7 @@ func newCapture(path string, s *segment) (*capture, error) {
 	c := &capture{file: f, more: make(chan struct{}, 1), done: make(chan error, 1)}
 	for i, p := range s.ports {
 		intf := pcapgo.NgInterface{
-			Name:       p.owner.name + "." + p.iface,
+			Name:       p.name(),
 			Comment:    "network " + s.name,
 			LinkType:   layers.LinkTypeRaw,
 			SnapLength: 0,

@@ -40,7 +40,6 @@ var baseSysctls = []sysctl{
 	{"net/ipv6/conf/all/accept_dad", "0"},
 	{"net/ipv6/conf/default/accept_dad", "0"},
 	{"net/ipv6/conf/default/accept_ra", "0"},
-	{"net/ipv6/conf/default/addr_gen_mode", "1"},
 	{"net/ipv6/conf/default/router_solicitations", "0"},
 	{"net/ipv4/conf/all/rp_filter", "0"},
 	{"net/ipv4/conf/default/rp_filter", "0"},
@@ -48,6 +47,11 @@ var baseSysctls = []sysctl{
 	{"net/ipv4/conf/default/send_redirects", "0"},
 	{"net/ipv4/ping_group_range", "0 2147483647"},
 }
+
+// silentSysctl keeps link-local addresses away, and with them the multicasts
+// that come of having one. A TUN device has no neighbours to find; on veth, a
+// router needs a link-local address to ask for its neighbours.
+var silentSysctl = sysctl{"net/ipv6/conf/default/addr_gen_mode", "1"}
 
 // gatewaySysctls make a router of a namespace. Conntrack counts whole seconds.
 func gatewaySysctls(b nat.Behaviour) []sysctl {

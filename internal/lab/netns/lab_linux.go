@@ -105,7 +105,11 @@ func (l *Lab) namespace() (*namespace, error) {
 		return nil, err
 	}
 	l.spaces = append(l.spaces, space)
-	return space, space.own(func() error { return writeSysctls(baseSysctls) })
+	list := baseSysctls
+	if l.plan.userWire {
+		list = append(list[:len(list):len(list)], silentSysctl)
+	}
+	return space, space.own(func() error { return writeSysctls(list) })
 }
 
 // Close kills what runs in the lab and removes everything.
@@ -128,21 +132,21 @@ func (l *Lab) tearDown() error {
 // Host is a host or gateway by its name; nil if the topology has none such.
 func (l *Lab) Host(name string) *Host { return l.hosts[name] }
 
-// SetLink changes the link of owner's port on a network. Packets already on
-// their way keep their time.
-func (l *Lab) SetLink(owner, network string, link scenario.Link) error {
+// SetLink changes the link of a port from now on; packets already on their way
+// keep their time. The port is named like its host; a gateway's are named
+// "NAME/inside" and "NAME/outside".
+func (l *Lab) SetLink(name string, link scenario.Link) error {
+	if err := checkLink(link); err != nil {
+		return fmt.Errorf("netns: %s: %w", name, err)
+	}
 	return l.onWire(func(w *wire) error {
-		n := w.networks[network]
-		if n == nil {
-			return fmt.Errorf("netns: no network %q", network)
-		}
-		for _, p := range n.ports {
-			if p.owner.name == owner {
+		for _, p := range w.ports {
+			if p.name() == name {
 				p.up.link, p.down.link = link, link
 				return nil
 			}
 		}
-		return fmt.Errorf("netns: %q is not on network %q", owner, network)
+		return fmt.Errorf("netns: no port %q", name)
 	})
 }
 

@@ -27,7 +27,7 @@ func New(scenario.Topology, Options) (*Lab, error) { return nil, errNotLinux }
 
 func (*Lab) Close() error                                   { return errNotLinux }
 func (*Lab) Host(string) *Host                              { return nil }
-func (*Lab) SetLink(string, string, scenario.Link) error    { return errNotLinux }
+func (*Lab) SetLink(string, scenario.Link) error            { return errNotLinux }
 func (*Lab) Cut(netip.Addr, netip.Addr, Protocol) error     { return errNotLinux }
 func (*Lab) Restore(netip.Addr, netip.Addr, Protocol) error { return errNotLinux }
 func (*Lab) Counters() (Counters, error)                    { return nil, errNotLinux }

@@ -1,15 +1,19 @@
 package netns
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 )
 
-// maxQueue is the longest that a packet waits for the ones before it on a
-// link with a rate.
-const maxQueue = 100 * time.Millisecond
+// A link with a rate queues what it can send in queueTime, and minQueue bytes
+// at least.
+const (
+	queueTime = 100 * time.Millisecond
+	minQueue  = 64 << 10
+)
 
 const defaultMTU = 1500
 
@@ -39,7 +43,8 @@ func (l *lane) admit(now int64, size, largest int, rng *rand.Rand) (int64, bool)
 	}
 	if l.link.Rate > 0 {
 		start := max(now, l.free)
-		if start-now > int64(maxQueue) {
+		waiting := time.Duration(start-now).Seconds() * float64(l.link.Rate) / 8
+		if waiting+float64(size) > max(minQueue, queueTime.Seconds()*float64(l.link.Rate)/8) {
 			return 0, false
 		}
 		l.free = start + int64(size)*8*int64(time.Second)/l.link.Rate
@@ -53,4 +58,16 @@ func (l *lane) admit(now int64, size, largest int, rng *rand.Rand) (int64, bool)
 		now += rng.Int64N(int64(l.link.Jitter) + 1)
 	}
 	return now, true
+}
+
+func checkLink(l scenario.Link) error {
+	switch {
+	case l.Delay < 0 || l.Jitter < 0 || l.Rate < 0 || l.MTU < 0:
+		return errors.New("a link's delay, jitter, rate and MTU are not negative")
+	case !(l.Loss >= 0 && l.Loss <= 1 && l.Reorder >= 0 && l.Reorder <= 1):
+		return errors.New("a link's loss and reorder are between 0 and 1")
+	case l.MTU != 0 && (l.MTU < 576 || l.MTU > 65535):
+		return errors.New("a link's MTU is between 576 and 65535")
+	}
+	return nil
 }

@@ -32,6 +32,14 @@ type port struct {
 	index int // in its network
 }
 
+// name is that of a host, or of a gateway with the side.
+func (p *port) name() string {
+	if p.owner.gateway == nil {
+		return p.owner.name
+	}
+	return p.owner.name + "/" + p.iface
+}
+
 // route leads to a prefix, by a neighbour or, without one, on the link itself.
 type route struct {
 	to    netip.Prefix
@@ -45,6 +53,7 @@ type segment struct {
 	name     string
 	ports    []*port
 	byAddr   map[netip.Addr]*port
+	onLink   []netip.Prefix // empty on the internet
 	behind   []behind
 	upstream *port // inside port of the gateway that this network hangs from
 }
@@ -57,6 +66,11 @@ type behind struct {
 func (s *segment) lookup(dst netip.Addr) *port {
 	if p := s.byAddr[dst]; p != nil {
 		return p
+	}
+	for _, p := range s.onLink {
+		if p.Contains(dst) {
+			return nil
+		}
 	}
 	for _, b := range s.behind {
 		if b.prefix.Contains(dst) {
@@ -135,8 +149,14 @@ func compile(t scenario.Topology, opt Options) (*plan, error) {
 }
 
 func (s *segment) attach(p *port) error {
+	if err := checkLink(p.Link); err != nil {
+		return err
+	}
 	var v4, v6 int
 	for _, a := range p.Addrs {
+		if a.Addr() == routerIPv4 || a.Addr() == routerIPv6 {
+			return fmt.Errorf("%s belongs to the routers of the internet", a.Addr())
+		}
 		if a.Addr().Is4() {
 			v4++
 		} else {
@@ -146,6 +166,9 @@ func (s *segment) attach(p *port) error {
 			return fmt.Errorf("%s on network %q belongs to %s", a.Addr(), s.name, other.owner.name)
 		}
 		s.byAddr[a.Addr()] = p
+		if s.name != scenario.Internet && !slices.Contains(s.onLink, a.Masked()) {
+			s.onLink = append(s.onLink, a.Masked())
+		}
 	}
 	if v4 > 1 || v6 > 1 || v4+v6 == 0 {
 		return fmt.Errorf("port on network %q needs one address, at most one a family", s.name)

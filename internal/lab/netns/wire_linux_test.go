@@ -1,0 +1,459 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+)
+
+// twoHosts on the internet, the first behind a link.
+func twoHosts(link scenario.Link) scenario.Topology {
+	return scenario.Topology{Hosts: []scenario.Host{
+		{Name: "a", Port: on(scenario.Internet, link, "203.0.113.1/24", "2001:db8::1/64")},
+		{Name: "b", Port: on(scenario.Internet, scenario.Link{}, "203.0.113.2/24", "2001:db8::2/64")},
+	}}
+}
+
+func TestCounters(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{UserWire: true})
+	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
+	to := netip.AddrPortFrom(ip(sAddr), 3478)
+	for range 10 {
+		a.send(to, strings.Repeat("x", 72))
+	}
+	for range 10 {
+		s.mustReceive(strings.Repeat("x", 72))
+	}
+	s.send(netip.AddrPortFrom(ip(gaOut), 4000), "back")
+	a.mustReceive("back")
+	a.send(netip.MustParseAddrPort("198.51.100.1:9"), "nobody")
+	s.send(netip.AddrPortFrom(ip(gaOut), 4000), "after")
+	a.mustReceive("after")
+
+	c, err := l.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		flow Flow
+		want Count
+	}{
+		{Flow{"lan a", ip(aIn), ip(sAddr), UDP}, Count{Packets: 10, Bytes: 1000}},
+		{Flow{scenario.Internet, ip(gaOut), ip(sAddr), UDP}, Count{Packets: 10, Bytes: 1000}},
+		{Flow{scenario.Internet, ip(sAddr), ip(gaOut), UDP}, Count{Packets: 2, Bytes: 65}},
+		{Flow{Src: ip(sAddr)}, Count{Packets: 4, Bytes: 130}}, // on two networks
+		{Flow{scenario.Internet, ip(gaOut), netip.MustParseAddr("198.51.100.1"), UDP}, Count{1, 34, 1, 34}},
+		{Flow{Network: "lan b", Protocol: UDP}, Count{}},
+	} {
+		if got := c.Sum(tt.flow); got != tt.want {
+			t.Errorf("%+v: %+v, want %+v", tt.flow, got, tt.want)
+		}
+	}
+}
+
+func TestCut(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{UserWire: true})
+	a, b := punched(t, l)
+	check := func(name string, passes bool) {
+		t.Helper()
+		a.send(a.peer, name)
+		if passes {
+			b.mustReceive(name)
+		} else {
+			b.mustNotReceive()
+		}
+	}
+	try := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("whole", true)
+	try(l.Cut(ip(gaOut), ip(gbOut), TCP))
+	check("tcp cut", true)
+	try(l.Cut(ip(gbOut), ip(gaOut), UDP))
+	check("udp cut", false)
+	try(l.Restore(ip(gbOut), ip(gaOut), UDP))
+	check("restored", true)
+	try(l.Cut(ip(gaOut), netip.Addr{}, AnyProtocol))
+	check("cut from all", false)
+	try(l.Restore(ip(gaOut), netip.Addr{}, AnyProtocol))
+	try(l.BlockUDP("gb", true))
+	check("blocked", false)
+	try(l.BlockUDP("gb", false))
+	check("let through", true)
+	if err := l.Restore(ip(gaOut), ip(gbOut), UDP); err == nil {
+		t.Error("restored what was not cut")
+	}
+}
+
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	for _, b := range []nat.Behaviour{linux, {}} {
+		l := newLab(t, twoNATs(b, b, scenario.Link{}), Options{UserWire: true})
+		a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
+		aOut := mapped(a, s, ip(sAddr))
+		s.send(aOut, "before")
+		a.mustReceive("before")
+		if err := l.RebootGateway("ga"); err != nil {
+			t.Fatal(err)
+		}
+		s.send(aOut, "after")
+		a.mustNotReceive()
+		mapped(a, s, ip(sAddr))
+	}
+}
+
+func TestBlockedFromTheStart(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoNATs(nat.Behaviour{BlockUDP: true, Filtering: apd}, linux, scenario.Link{}), Options{UserWire: true})
+	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
+	a.send(netip.AddrPortFrom(ip(sAddr), 3478), "no")
+	s.mustNotReceive()
+	c, _ := connect(t, l.Host("a"), l.Host("s"), netip.AddrPortFrom(ip(sAddr), 80))
+	if _, err := io.WriteString(c, "yes"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connect opens a TCP connection and returns both ends.
+func connect(t testing.TB, from, to *Host, at netip.AddrPort) (client, server *net.TCPConn) {
+	t.Helper()
+	var l *net.TCPListener
+	err := to.Do(func() (err error) {
+		l, err = net.ListenTCP("tcp", &net.TCPAddr{Port: int(at.Port())})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	err = from.Do(func() error {
+		c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(at))
+		client = c
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server, err = l.AcceptTCP(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
+}
+
+func TestUnsolicitedTCP(t *testing.T) {
+	t.Parallel()
+	for answer, want := range map[Answer]string{Silence: "timeout", Refuse: "connection refused", Prohibited: "no route to host"} {
+		l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{UserWire: true, Unsolicited: answer})
+		err := l.Host("s").Do(func() error {
+			d := net.Dialer{Timeout: 300 * time.Millisecond}
+			_, err := d.Dial("tcp", netip.AddrPortFrom(ip(gaOut), 80).String())
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("answer %d: %v, want %s", answer, err, want)
+		}
+	}
+}
+
+// TestLinks sends numbered datagrams and looks at what arrives when.
+func TestLinks(t *testing.T) {
+	const n = 2000
+	for _, tt := range []struct {
+		name   string
+		link   scenario.Link
+		offers time.Duration // between datagrams
+		check  func(t *testing.T, got []arrival)
+	}{
+		{"loss", scenario.Link{Loss: 0.1}, 0, func(t *testing.T, got []arrival) {
+			// Binomial: 200 lost of 2000, standard deviation 13.
+			if lost := n - len(got); lost < 140 || lost > 260 {
+				t.Errorf("%d of %d lost, want about a tenth", lost, n)
+			}
+		}},
+		{"delay", scenario.Link{Delay: 10 * time.Millisecond}, 200 * time.Microsecond, func(t *testing.T, got []arrival) {
+			if len(got) != n {
+				t.Errorf("%d of %d arrived", len(got), n)
+			}
+			late := lateness(got, 10*time.Millisecond)
+			t.Logf("late: least %v, median %v, 99 of 100 %v, most %v", late[0], late[len(late)/2], late[len(late)*99/100], late[len(late)-1])
+			if late[0] < 0 {
+				t.Errorf("early by %v", -late[0])
+			}
+			if late[len(late)/2] > 2*time.Millisecond {
+				t.Errorf("late by %v", late[len(late)/2])
+			}
+			if !slices.IsSortedFunc(got, func(a, b arrival) int { return a.number - b.number }) {
+				t.Error("reordered")
+			}
+		}},
+		{"jitter", scenario.Link{Delay: time.Millisecond, Jitter: 10 * time.Millisecond}, 200 * time.Microsecond, func(t *testing.T, got []arrival) {
+			late := lateness(got, time.Millisecond)
+			if late[0] < 0 || late[n/2] < 3*time.Millisecond || late[n/2] > 8*time.Millisecond {
+				t.Errorf("least %v, median %v", late[0], late[n/2])
+			}
+		}},
+		{"reorder", scenario.Link{Delay: 5 * time.Millisecond, Reorder: 0.1}, 200 * time.Microsecond, func(t *testing.T, got []arrival) {
+			overtook := 0
+			for i, a := range got {
+				if a.number > i+5 { // of about 25 that wait their 5 ms
+					overtook++
+				}
+			}
+			// Binomial: 200 of 2000, standard deviation 13.
+			if len(got) != n || overtook < 140 || overtook > 260 {
+				t.Errorf("%d arrived, %d overtook", len(got), overtook)
+			}
+		}},
+		{"rate", scenario.Link{Rate: 16_000_000}, 0, func(t *testing.T, got []arrival) {
+			// 16 Mbit/s is 2000 packets of 1000 bytes a second; the queue
+			// holds 100 ms, which is 200.
+			if len(got) < 200 || len(got) > 400 {
+				t.Errorf("%d arrived", len(got))
+			}
+			took := got[len(got)-1].at.Sub(got[0].at)
+			if per := took / time.Duration(len(got)-1); per < 480*time.Microsecond || per > 520*time.Microsecond {
+				t.Errorf("a packet every %v", per)
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLab(t, twoHosts(tt.link), Options{Seed: 1, UserWire: true})
+			a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
+			b.SetReadBuffer(4 << 20)
+			to := netip.AddrPortFrom(l.Host("b").Addr(true), 1)
+			go func() {
+				payload := make([]byte, 972)
+				for i := range n {
+					start := time.Now()
+					copy(payload, fmt.Sprintf("%d %d ", i, start.UnixNano()))
+					a.WriteToUDPAddrPort(payload, to)
+					for time.Since(start) < tt.offers {
+					}
+				}
+			}()
+			var got []arrival
+			for {
+				b, _, ok := b.receive(time.Second)
+				if !ok {
+					break
+				}
+				var a arrival
+				var sent int64
+				a.at = time.Now()
+				fmt.Sscan(b, &a.number, &sent)
+				a.sent = time.Unix(0, sent)
+				got = append(got, a)
+			}
+			if len(got) == 0 {
+				t.Fatal("nothing arrived")
+			}
+			tt.check(t, got)
+		})
+	}
+}
+
+type arrival struct {
+	number   int
+	sent, at time.Time
+}
+
+// lateness is how much longer than d each took, sorted.
+func lateness(got []arrival, d time.Duration) []time.Duration {
+	var late []time.Duration
+	for _, a := range got {
+		late = append(late, a.at.Sub(a.sent)-d)
+	}
+	slices.Sort(late)
+	return late
+}
+
+func TestMTU(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoHosts(scenario.Link{MTU: 1300}), Options{})
+	a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
+	to := netip.AddrPortFrom(l.Host("b").Addr(true), 1)
+	largest := strings.Repeat("x", 1300-28)
+	a.send(to, largest)
+	b.mustReceive(largest)
+	a.send(to, largest+"x")
+	b.mustNotReceive()
+	if err := l.SetLink("a", scenario.Link{}); err != nil {
+		t.Fatal(err)
+	}
+	a.send(to, largest+"x")
+	b.mustReceive(largest + "x")
+}
+
+// TestSegments sends a stream through links that must tell its packets apart.
+func TestSegments(t *testing.T) {
+	t.Parallel()
+	for _, v4 := range []bool{true, false} {
+		l := newLab(t, twoHosts(scenario.Link{Delay: time.Millisecond, Jitter: 100 * time.Microsecond, Loss: 0.001}), Options{})
+		c, s := connect(t, l.Host("a"), l.Host("b"), netip.AddrPortFrom(l.Host("b").Addr(v4), 80))
+		const n = 4 << 20
+		go func() {
+			b := make([]byte, n)
+			for i := range b {
+				b[i] = byte(i * 7 >> 3)
+			}
+			c.Write(b)
+			c.CloseWrite()
+		}()
+		b, err := io.ReadAll(s)
+		if err != nil || len(b) != n {
+			t.Fatalf("%d bytes, %v", len(b), err)
+		}
+		for i := range b {
+			if b[i] != byte(i*7>>3) {
+				t.Fatalf("byte %d is wrong", i)
+			}
+		}
+		counters, err := l.Counters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := counters.Sum(Flow{Src: l.Host("a").Addr(v4), Protocol: TCP})
+		if data.Packets < n/1500 || data.Bytes < n || data.DroppedPackets == 0 || data.DroppedBytes > 1500*data.DroppedPackets {
+			t.Errorf("%+v", data)
+		}
+	}
+}
+
+func TestCapture(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{UserWire: true})
+	path := filepath.Join(t.TempDir(), "internet.pcapng")
+	if err := l.Capture(scenario.Internet, path); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Capture(scenario.Internet, path); err == nil {
+		t.Error("captured twice")
+	}
+	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
+	mapped(a, s, ip(sAddr))
+	c, server := connect(t, l.Host("a"), l.Host("s"), netip.AddrPortFrom(ip(sAddr), 80))
+	big := strings.Repeat("x", 100_000)
+	go io.WriteString(c, big)
+	if _, err := io.ReadFull(server, make([]byte, len(big))); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := pcapgo.NewNgReader(f, pcapgo.DefaultNgReaderOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var datagrams []string
+	bytes := 0
+	for {
+		data, info, err := r.ReadPacketData()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		intf, _ := r.Interface(info.InterfaceIndex)
+		p := gopacket.NewPacket(data, layers.LayerTypeIPv4, gopacket.Default)
+		if e := p.ErrorLayer(); e != nil {
+			t.Fatal(e.Error())
+		}
+		if l, ok := p.TransportLayer().(interface{ SetNetworkLayerForChecksum(gopacket.NetworkLayer) error }); ok {
+			if err := l.SetNetworkLayerForChecksum(p.NetworkLayer()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err, bad := p.VerifyChecksums(); err != nil || len(bad) > 0 {
+			t.Fatalf("checksums: %v %v", err, bad)
+		}
+		if u, ok := p.TransportLayer().(*layers.UDP); ok {
+			datagrams = append(datagrams, fmt.Sprintf("%s %v %s", intf.Name, u.TransportFlow(), u.Payload))
+		}
+		if p, ok := p.TransportLayer().(*layers.TCP); ok {
+			bytes += len(p.Payload)
+		}
+	}
+	if want := []string{"ga/outside 4000->3478 who"}; !slices.Equal(datagrams, want) {
+		t.Errorf("datagrams %q, want %q", datagrams, want)
+	}
+	if bytes < len(big) {
+		t.Errorf("%d bytes of TCP, want %d", bytes, len(big))
+	}
+}
+
+// TestHops counts routers as traceroute does.
+func TestHops(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{Delay: time.Millisecond}), Options{Hops: 3})
+	s := udp(t, l.Host("s"), 3478)
+	for ttl, want := range map[int]bool{4: false, 5: true} { // the gateway is one
+		a := udp(t, l.Host("a"), 0)
+		setTTL(t, a, ttl)
+		a.send(netip.AddrPortFrom(ip(sAddr), 3478), "far")
+		if _, _, ok := s.receive(200 * time.Millisecond); ok != want {
+			t.Errorf("TTL %d arrives: %v", ttl, ok)
+		}
+	}
+	c, err := l.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The gateway brings the router's answer to the host that it is for.
+	if got := c.Sum(Flow{"lan a", routerIPv4, ip(aIn), ICMP}); got.Packets != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestCommand(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoHosts(scenario.Link{}), Options{})
+	h := l.Host("a")
+	cmd := h.Command(context.Background(), "/bin/sh", "-c", "cat /proc/net/dev; cat /proc/net/route")
+	if err := h.Command(context.Background(), "/bin/true").Start(); !errors.Is(err, errWrongPlace) {
+		t.Errorf("started outside: %v", err)
+	}
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := h.Run(cmd); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(out.String()) {
+		if name, _, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if want := []string{"eth0", "lo"}; !slices.Equal(names, want) {
+		t.Errorf("interfaces %q, want %q", names, want)
+	}
+}
