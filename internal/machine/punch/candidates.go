@@ -107,13 +107,14 @@ func (m *Machine) technique(kind signal.Kind, a netip.Addr) Technique {
 // there are too many.
 func (m *Machine) add(kind signal.Kind, ep netip.AddrPort) *pair {
 	count, limit := 0, maxSignalled
-	if kind == signal.PeerReflexive {
+	learnt := kind == signal.PeerReflexive
+	if learnt {
 		limit = maxPeerReflexive
 	}
 	t := m.technique(kind, ep.Addr())
 	nth := 0
 	for _, p := range m.pairs {
-		if (p.kind == signal.PeerReflexive) == (kind == signal.PeerReflexive) {
+		if p.learnt == learnt {
 			count++
 		}
 		if p.technique == t {
@@ -123,7 +124,7 @@ func (m *Machine) add(kind signal.Kind, ep netip.AddrPort) *pair {
 	if count >= limit || !m.usable(ep) {
 		return nil
 	}
-	p := &pair{remote: ep, kind: kind, technique: t, nth: nth}
+	p := &pair{remote: ep, kind: kind, learnt: learnt, technique: t, nth: nth}
 	m.pairs = append(m.pairs, p)
 	return p
 }

@@ -28,8 +28,10 @@ const (
 	maxFullUnproved      = 2   // the same, full-size, to an endpoint
 	maxFullUnprovedTotal = 6
 
-	answerBurst = 64
-	answerRate  = 100 // a second
+	// To each endpoint: who repeats the peer's requests from elsewhere must not
+	// use up what the peer may ask for.
+	answerBurst = 20
+	answerRate  = 20 // a second
 )
 
 type pairState uint8
@@ -46,6 +48,7 @@ const (
 type pair struct {
 	remote    netip.AddrPort
 	kind      signal.Kind
+	learnt    bool // peer-reflexive at first, though a signal may have named it since
 	technique Technique
 	nth       int // among those of its technique
 	state     pairState
@@ -65,6 +68,7 @@ type pair struct {
 	heardFull bool
 	disturbed bool
 	nominated uint32 // by the offerer, in a request from there
+	answers   bucket
 
 	rtt     time.Duration // the shortest; zero until the first answer
 	proved  bool          // something was answered
@@ -260,19 +264,17 @@ func (m *Machine) handleRequest(now time.Time, from netip.AddrPort, msg stun.Mes
 		if !m.usable(from) {
 			return
 		}
-		if p = m.add(signal.PeerReflexive, from); p != nil {
-			m.emit(PeerReflexive{Remote: from})
+		if p = m.add(signal.PeerReflexive, from); p == nil {
+			return
 		}
+		m.emit(PeerReflexive{Remote: from})
 	}
-	if m.answers.take(now) {
+	if p.answers.take(now) {
 		out := packet{to: from, id: msg.ID, mapped: from}
 		if msg.Has(stun.Padding) {
 			out.size = min(msg.Len(), FullSize)
 		}
 		m.enqueue(out)
-	}
-	if p == nil {
-		return
 	}
 	if p.heard.IsZero() {
 		p.heard = now
@@ -335,18 +337,18 @@ func (m *Machine) handleAnswer(now time.Time, p *pair, c *check, mapped netip.Ad
 	}
 }
 
-// bucket limits answers.
+// bucket limits answers; the zero value is full.
 type bucket struct {
-	tokens float64
-	last   time.Time
+	used float64
+	last time.Time
 }
 
 func (b *bucket) take(now time.Time) bool {
-	b.tokens = min(answerBurst, b.tokens+now.Sub(b.last).Seconds()*answerRate)
+	b.used = max(0, b.used-now.Sub(b.last).Seconds()*answerRate)
 	b.last = now
-	if b.tokens < 1 {
+	if b.used > answerBurst-1 {
 		return false
 	}
-	b.tokens--
+	b.used++
 	return true
 }

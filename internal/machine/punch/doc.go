@@ -26,8 +26,8 @@
 // integrity is right, when it comes from where the request went, and when its
 // 96 random bits are those of one of the last 16 requests that went there; each
 // counts once. All else is dropped in silence. A request proves that somebody
-// who has seen one can send to us, no more: it may be repeated by another, with
-// another source. Only an answer proves an endpoint.
+// who has seen one can send to us, no more: another may repeat it, even before
+// it comes. Only an answer proves an endpoint.
 //
 // # An endpoint of the peer
 //
@@ -84,8 +84,8 @@
 // attempt sends at most 100 small checks to any address that has not answered
 // (about 9 kB), at most 2 full-size ones to an endpoint and 6 in all before it
 // answered, to at most 16 signalled and 8 peer-reflexive endpoints; it answers
-// at most 100 requests a second, never with more bytes than it got. It never
-// sends to loopback, multicast, unspecified, broadcast or link-local addresses,
+// at most 20 requests a second of an endpoint (20 more at once), never with more
+// bytes than it got. It never sends to loopback, multicast, unspecified, broadcast or link-local addresses,
 // to the rendezvous server, nor into the server's private network unless we are
 // on it.
 package punch

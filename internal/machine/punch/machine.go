@@ -58,10 +58,9 @@ type Machine struct {
 	active       bool
 	done         bool
 
-	answers bucket
-	queue   []packet
-	events  []Event
-	buf     []byte
+	queue  []packet
+	events []Event
+	buf    []byte
 }
 
 // New starts an attempt.
@@ -73,7 +72,6 @@ func New(now time.Time, cfg Config) *Machine {
 		started:  now,
 		deadline: now.Add(tryFor),
 		burst:    startBurst,
-		answers:  bucket{tokens: answerBurst, last: now},
 	}
 	hex.Encode(m.user[:], cfg.Attempt[:])
 	m.user[16], m.user[17] = ':', 'a'

@@ -94,17 +94,17 @@ func (w *world) gateway(outside *network, addr string, b nat.Behaviour, delay ti
 }
 
 type host struct {
-	name    string
-	w       *world
-	net     *network
-	addrs   []netip.Addr
-	port    uint16
-	m       *Machine
-	handle  func(from netip.AddrPort, to netip.Addr, b []byte) // instead of m
-	events  []Event
-	at      []time.Duration // of events, since epoch
-	sent    map[netip.Addr]int
-	lastBad bool // what HandlePacket returned last
+	name   string
+	w      *world
+	net    *network
+	addrs  []netip.Addr
+	port   uint16
+	m      *Machine
+	handle func(from netip.AddrPort, to netip.Addr, b []byte) // instead of m
+	events []Event
+	at     []time.Duration // of events, since epoch
+	sent   map[netip.Addr]int
+	tap    func(in bool, b []byte) // sees what leaves
 }
 
 func (w *world) host(n *network, name string, addrs ...string) *host {
@@ -156,7 +156,10 @@ func (n *network) arrive(from, to netip.AddrPort, b []byte) {
 		if h.handle != nil {
 			h.handle(from, to.Addr(), b)
 		} else if h.m != nil && to.Port() == h.port {
-			h.lastBad = !h.m.HandlePacket(n.w.now, from, b)
+			if h.tap != nil {
+				h.tap(true, b)
+			}
+			h.m.HandlePacket(n.w.now, from, b)
 		}
 		return
 	}
@@ -273,6 +276,9 @@ func (h *host) flush() {
 	}
 	for s, ok := h.m.Poll(); ok; s, ok = h.m.Poll() {
 		h.w.trace = append(h.w.trace, fmt.Sprintf("%6s %s > %-21v %s", h.since().Round(time.Millisecond/10), h.name, s.To, describe(s.Data)))
+		if h.tap != nil {
+			h.tap(false, s.Data)
+		}
 		h.sendRaw(s.To, s.Data)
 	}
 	for e, ok := h.m.Event(); ok; e, ok = h.m.Event() {
