@@ -169,7 +169,7 @@ func (c *tcpConn) die(err error) {
 	c.state = closed
 	c.err = err
 	c.timeout = never
-	c.snd.buf = nil
+	c.snd.buf = fifo{}
 	c.rcv.early = nil
 	delete(c.h.tcp, c.flow)
 	c.settled()

@@ -23,11 +23,9 @@ func (c *tcpConn) Read(b []byte) (int, error) {
 			return 0, c.error("read", os.ErrDeadlineExceeded)
 		case len(b) == 0:
 			return 0, nil
-		case r.unread() > 0:
-			got := copy(b, r.buf[r.head:])
-			if r.head += got; r.head == len(r.buf) {
-				r.buf, r.head = r.buf[:0], 0
-			}
+		case r.buf.len() > 0:
+			got := copy(b, r.buf.bytes())
+			r.buf.drop(got)
 			c.reopenWindow()
 			return got, nil
 		case r.fin:
@@ -45,7 +43,7 @@ func (c *tcpConn) reopenWindow() {
 	if r.fin || c.state == closed {
 		return
 	}
-	if room := bufferSize - r.unread(); room-int(r.edge-r.nxt) >= bufferSize/2 {
+	if room := bufferSize - r.buf.len(); room-int(r.edge-r.nxt) >= bufferSize/2 {
 		c.sendACK()
 	}
 }
@@ -73,9 +71,9 @@ func (c *tcpConn) Write(b []byte) (int, error) {
 		case c.state == closed:
 			return done, c.error("write", c.reason())
 		}
-		room := max(0, min(bufferSize-len(s.buf), len(b)-done))
+		room := max(0, min(bufferSize-s.buf.len(), len(b)-done))
 		if room > 0 {
-			s.buf = append(s.buf, b[done:done+room]...)
+			s.buf.push(b[done : done+room])
 			done += room
 			c.output()
 		}
@@ -127,7 +125,7 @@ func (c *tcpConn) Close() error {
 	c.cond.Broadcast()
 	switch {
 	case c.state == closed:
-	case c.rcv.unread() > 0 || !c.linger:
+	case c.rcv.buf.len() > 0 || !c.linger:
 		c.abort(nil)
 	default:
 		c.finish()
@@ -135,8 +133,7 @@ func (c *tcpConn) Close() error {
 			c.startTimer(orphanTimeout)
 		}
 	}
-	c.rcv.buf = nil
-	c.rcv.head = 0
+	c.rcv.buf = fifo{}
 	return nil
 }
 

@@ -13,8 +13,7 @@ type receiver struct {
 	nxt    uint32 // next expected
 	edge   uint32 // end of what was advertised
 	scale  uint8
-	buf    []byte // buf[head:] is for the user
-	head   int
+	buf    fifo    // for the user
 	early  []piece // beyond nxt, by sequence number
 	ackNow bool
 	fin    bool // the FIN has been taken
@@ -27,10 +26,8 @@ type piece struct {
 	fin  bool
 }
 
-func (r *receiver) unread() int { return len(r.buf) - r.head }
-
 func (r *receiver) advertise() uint16 {
-	w := min(max(0, bufferSize-r.unread())>>r.scale, 65535)
+	w := min(max(0, bufferSize-r.buf.len())>>r.scale, 65535)
 	if edge := r.nxt + uint32(w)<<r.scale; before(r.edge, edge) {
 		r.edge = edge
 	}
@@ -164,7 +161,7 @@ func (c *tcpConn) receiveRST(s *ip.Segment) {
 // advance moves the state on when our FIN has been acknowledged.
 func (c *tcpConn) advance() {
 	s := &c.snd
-	if !s.fin || len(s.buf) > 0 || s.una != s.max || s.nxt != s.una {
+	if !s.fin || s.buf.len() > 0 || s.una != s.max || s.nxt != s.una {
 		return
 	}
 	switch c.state {
@@ -224,11 +221,7 @@ func (r *receiver) take(p piece) {
 	if r.fin {
 		return
 	}
-	if r.head > 0 && len(r.buf)+len(p.data) > cap(r.buf) {
-		r.buf = r.buf[:copy(r.buf, r.buf[r.head:])]
-		r.head = 0
-	}
-	r.buf = append(r.buf, p.data...)
+	r.buf.push(p.data)
 	r.nxt += uint32(len(p.data))
 	if p.fin {
 		r.nxt++

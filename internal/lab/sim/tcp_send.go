@@ -15,7 +15,7 @@ type sender struct {
 	una uint32 // oldest unacknowledged
 	nxt uint32 // next to send
 	max uint32 // highest sent
-	buf []byte // from una on, SYN and FIN not counted
+	buf fifo   // from una on, SYN and FIN not counted
 	fin bool   // after buf comes a FIN
 
 	wnd   int // the peer's
@@ -107,21 +107,21 @@ func (c *tcpConn) output() {
 	}
 	for {
 		flight := int(s.nxt - s.una)
-		if flight > len(s.buf) { // the FIN is out
+		if flight > s.buf.len() { // the FIN is out
 			break
 		}
 		window := min(s.wnd, s.cwnd) - flight
-		n := max(0, min(len(s.buf)-flight, s.mss, window))
-		if n < s.mss && n < len(s.buf)-flight && flight > 0 {
+		n := max(0, min(s.buf.len()-flight, s.mss, window))
+		if n < s.mss && n < s.buf.len()-flight && flight > 0 {
 			break // not worth a segment before an acknowledgement comes
 		}
-		fin := s.fin && flight+n == len(s.buf) && n < window
+		fin := s.fin && flight+n == s.buf.len() && n < window
 		if n == 0 && !fin {
 			break
 		}
 		c.sendData(flight, n, fin)
 	}
-	if c.timeout == never && (s.nxt != s.una || len(s.buf) > 0 || s.fin) {
+	if c.timeout == never && (s.nxt != s.una || s.buf.len() > 0 || s.fin) {
 		c.startTimer(s.rto)
 	}
 }
@@ -129,8 +129,8 @@ func (c *tcpConn) output() {
 // sendData sends n bytes that are offset behind una.
 func (c *tcpConn) sendData(offset, n int, fin bool) {
 	s := &c.snd
-	seg := ip.Segment{Seq: s.una + uint32(offset), Flags: ip.ACK, Payload: s.buf[offset : offset+n]}
-	if n > 0 && offset+n == len(s.buf) {
+	seg := ip.Segment{Seq: s.una + uint32(offset), Flags: ip.ACK, Payload: s.buf.bytes()[offset : offset+n]}
+	if n > 0 && offset+n == s.buf.len() {
 		seg.Flags |= ip.PSH
 	}
 	if fin {
@@ -157,8 +157,8 @@ func (c *tcpConn) sendData(offset, n int, fin bool) {
 // resend repeats the oldest segment.
 func (c *tcpConn) resend() {
 	s := &c.snd
-	n := min(len(s.buf), s.mss)
-	c.sendData(0, n, s.fin && n == len(s.buf))
+	n := min(s.buf.len(), s.mss)
+	c.sendData(0, n, s.fin && n == s.buf.len())
 }
 
 // acknowledged handles the acknowledgement and window of an acceptable
@@ -187,7 +187,7 @@ func (c *tcpConn) acknowledged(seg *ip.Segment) bool {
 	s.wnd = wnd
 	acked := seg.Ack - s.una
 	s.una = seg.Ack
-	s.buf = s.buf[min(int(acked), len(s.buf)):]
+	s.buf.drop(min(int(acked), s.buf.len()))
 	if before(s.nxt, s.una) {
 		s.nxt = s.una
 	}
