@@ -1,7 +1,6 @@
 package link
 
 import (
-	"fmt"
 	"io"
 	"strings"
 	"unicode"
@@ -38,7 +37,7 @@ func (b *buffer) frames(d *frame.Decoder, f *frame.Frame, h func(*frame.Frame) e
 	for b.r < b.w {
 		n, err := d.Next(b.b[b.r:b.w], f)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrProtocol, err)
+			return err
 		}
 		if n == 0 {
 			return nil

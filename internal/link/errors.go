@@ -14,7 +14,7 @@ var (
 	// ErrCertificate is matched by the error for an end whose certificate is
 	// not that of a peer.
 	ErrCertificate = errors.New("not a peer's certificate")
-	// ErrProtocol is matched by the end of a link whose peer broke the rules.
+	// ErrProtocol is matched by the end of a link by CausePeer.
 	ErrProtocol = errors.New("protocol violation")
 )
 
@@ -75,6 +75,8 @@ func (e *EndError) Error() string {
 }
 
 func (e *EndError) Unwrap() error { return e.Err }
+
+func (e *EndError) Is(target error) bool { return target == ErrProtocol && e.Cause == CausePeer }
 
 // violation describes what the peer did wrong.
 func violation(format string, args ...any) error {

@@ -121,12 +121,12 @@ func quicEnd(err error) error {
 		if tr.Remote {
 			return &EndError{Cause: CauseRemote, Reason: printable(tr.ErrorMessage), Err: err}
 		}
-		return &EndError{Cause: CausePeer, Err: errors.Join(ErrProtocol, err)}
+		return &EndError{Cause: CausePeer, Err: err}
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, quic.ErrTransportClosed) {
 		return &EndError{Cause: CauseLocal, Err: err}
 	}
-	return &EndError{Cause: CausePath, Err: err}
+	return &EndError{Cause: CausePath, Err: err} // silence, a stateless reset, a dead socket
 }
 
 // fail turns an error of a stream into that of the link, if it has ended.
@@ -318,6 +318,7 @@ func (l *quicLink) receiveData(s *quic.ReceiveStream, h func(frame.Frame) error)
 		// the one of the link.
 		var b [1]byte
 		if _, err := s.Peek(b[:]); err != nil {
+			s.Read(b[:]) // only having read its end makes room for another stream
 			return nil
 		}
 		if err := l.receivePiece(s, stream, &offset, h); err != nil {

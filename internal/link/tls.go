@@ -47,14 +47,16 @@ func (i *Identity) handshake(ctx context.Context, c *corkedConn, t *tls.Conn, re
 
 // tlsEnd says why a TLS connection ended, when neither end gave a reason.
 func tlsEnd(err error) error {
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
-		return &EndError{Cause: CausePeer, Err: errors.Join(ErrProtocol, alert)}
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return &EndError{Cause: CauseRemote, Err: err} // crypto/tls names the peer's alerts so
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		switch op.Op { // crypto/tls tells alerts apart so
+		case "remote error":
+			return &EndError{Cause: CauseRemote, Err: err}
+		case "local error":
+			return &EndError{Cause: CausePeer, Err: err}
+		}
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return &EndError{Cause: CausePeer, Err: errors.Join(ErrProtocol, err)}
+		return &EndError{Cause: CausePeer, Err: err}
 	}
 	if errors.Is(err, context.Canceled) {
 		return &EndError{Cause: CauseLocal, Err: err}
