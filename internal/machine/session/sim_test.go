@@ -1,0 +1,598 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/wire/frame"
+)
+
+// world is two machines, the links between them, and the time.
+type world struct {
+	rng    *rand.Rand
+	now    time.Time
+	end    [2]*end // the controller, the responder
+	paths  []*path
+	nextID LinkID
+	bad    error
+
+	scratch, wanted [200_000]byte
+}
+
+// end is one machine with its shell: it acts on hints alone.
+type end struct {
+	w      *world
+	side   int
+	m      *Machine
+	apps   map[StreamID]*app
+	ids    []StreamID // of apps, ascending
+	plan   func(id StreamID, side int) *app
+	opens  int // streams still to be opened
+	closed *Closed
+	used   []LinkID // of every LinkInUse
+	nolink int
+	closes bool // calls Close when all its streams are over
+	asked  bool
+}
+
+// app is what one end does with one stream.
+type app struct {
+	id                   StreamID
+	size, written, read  int
+	resetAt, stopAt      int // after so many bytes written, read; -1: never
+	canRead, canWrite    bool
+	readDone, writeDone  bool
+	readErr              error
+	expect               byte // seed of what comes
+	mine                 byte // seed of what goes
+	anyErr               bool // a reset or a stop is planned at one of the ends
+	chunkMin, chunkLimit int
+}
+
+// path is a link and its fate.
+type path struct {
+	id          LinkID
+	rank        int
+	lanes       bool // DATA apart from control, as in QUIC
+	delay       time.Duration
+	jitter      time.Duration
+	rate        float64 // bytes a second
+	birth       time.Time
+	deafAt      [2]time.Time // nothing sent by that side arrives any more
+	cutAt       time.Time
+	born        bool
+	up          [2]bool
+	over        [2]bool
+	idle        [2]bool
+	sending     [2]*frame.Frame
+	sum         [2]uint64
+	sentAt      [2]time.Time
+	queue       [2]map[string][]arrival // by sending side and lane
+	lanesOpened [2]map[uint64]lane
+	helloAt     time.Time
+	downAt      [2]time.Time
+}
+
+type lane struct {
+	n    int
+	next uint64
+}
+
+type arrival struct {
+	at time.Time
+	b  []byte
+}
+
+func newWorld(seed uint64, cfg Config) *world {
+	w := &world{rng: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1000, 0)}
+	for side := range 2 {
+		c := cfg
+		c.Controller = side == 0
+		w.end[side] = &end{w: w, side: side, m: New(c), apps: map[StreamID]*app{}}
+	}
+	return w
+}
+
+func (w *world) failf(format string, args ...any) {
+	if w.bad == nil {
+		w.bad = fmt.Errorf("%v: %s", w.now.Sub(time.Unix(1000, 0)), fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *world) addPath(p path) *path {
+	w.nextID++
+	p.id = w.nextID
+	for side := range 2 {
+		p.queue[side] = map[string][]arrival{}
+		p.lanesOpened[side] = map[uint64]lane{}
+		p.idle[side] = true
+	}
+	w.paths = append(w.paths, &p)
+	return &p
+}
+
+// noise is what streams carry: no part of it looks like another.
+var noise = func() []byte {
+	b := make([]byte, 1<<18)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range b {
+		b[i] = byte(rng.Uint32())
+	}
+	return b
+}()
+
+// fill writes what a stream carries from offset on.
+func fill(b []byte, seed byte, offset int) {
+	for at := offset + 100*int(seed); len(b) > 0; {
+		n := copy(b, noise[at%len(noise):])
+		at, b = at+n, b[n:]
+	}
+}
+
+func sum(b []byte) (s uint64) {
+	for i := 0; i < len(b); i += 61 {
+		s = s*31 + uint64(b[i])
+	}
+	return s*31 + uint64(len(b))
+}
+
+// act lets an end's applications and link writers do all they can.
+func (e *end) act() {
+	for again := true; again && e.w.bad == nil; {
+		again = false
+		for e.opens > 0 {
+			id, err := e.m.Open()
+			if err != nil {
+				break
+			}
+			e.opens--
+			e.start(id)
+		}
+		for {
+			id, ok := e.m.Accept()
+			if !ok {
+				break
+			}
+			e.start(id)
+		}
+		for _, id := range e.ids {
+			again = e.apps[id].act(e) || again
+		}
+		again = e.hints() || again
+		again = e.writers() || again
+		for {
+			ev, ok := e.m.Event()
+			if !ok {
+				break
+			}
+			again = true
+			e.event(ev)
+		}
+	}
+	if o := e.w.end[1-e.side]; e.closes && !e.asked && e.opens+o.opens == 0 && slices.Equal(e.ids, o.ids) && e.finished() {
+		e.asked = true
+		e.m.Close(e.w.now, frame.NoError, "done")
+		e.act()
+	}
+}
+
+func (e *end) start(id StreamID) {
+	a := e.plan(id, e.side)
+	a.id, a.canRead, a.canWrite = id, true, true
+	e.apps[id] = a
+	i, _ := slices.BinarySearch(e.ids, id)
+	e.ids = slices.Insert(e.ids, i, id)
+}
+
+func (e *end) finished() bool {
+	for _, a := range e.apps {
+		if !a.readDone || !a.writeDone {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *end) hints() (any bool) {
+	for {
+		h, ok := e.m.Wake()
+		if !ok {
+			return any
+		}
+		any = true
+		switch h.Kind {
+		case WakeRead:
+			e.apps[h.Stream].canRead = true
+		case WakeWrite:
+			e.apps[h.Stream].canWrite = true
+		case WakeLink:
+			for _, p := range e.w.paths {
+				if p.id == h.Link {
+					p.idle[e.side] = false
+				}
+			}
+		}
+	}
+}
+
+func (a *app) act(e *end) (any bool) {
+	w := e.w
+	if !a.writeDone && a.canWrite {
+		any = true
+		n := min(a.chunkMin+w.rng.IntN(a.chunkLimit), a.size-a.written)
+		if a.resetAt >= 0 {
+			n = min(n, a.resetAt-a.written)
+		}
+		b := w.scratch[:n]
+		fill(b, a.mine, a.written)
+		got, err := 0, error(nil)
+		if n > 0 {
+			got, err = e.m.Write(a.id, b)
+		}
+		clear(b) // Write keeps nothing of it
+		a.written += got
+		if err != nil {
+			if !a.anyErr {
+				w.failf("side %d stream %d: Write: %v", e.side, a.id, err)
+			}
+			a.writeDone = true
+			e.m.CloseWrite(a.id)
+		} else if got < n {
+			a.canWrite = false
+		}
+		switch {
+		case a.writeDone:
+		case a.written == a.resetAt:
+			e.m.Reset(a.id, 77)
+			a.writeDone, a.readDone = true, true
+		case a.written == a.size:
+			e.m.CloseWrite(a.id)
+			a.writeDone = true
+		}
+	}
+	if !a.readDone && a.canRead {
+		any = true
+		n, err := e.m.Read(a.id, w.scratch[:1+w.rng.IntN(40_000)])
+		want := w.wanted[:n]
+		if fill(want, a.expect, a.read); !bytes.Equal(want, w.scratch[:n]) {
+			w.failf("side %d stream %d: wrong bytes between %d and %d", e.side, a.id, a.read, a.read+n)
+		}
+		a.read += n
+		switch {
+		case err != nil:
+			a.readDone, a.readErr = true, err
+		case n == 0:
+			a.canRead = false
+		case a.stopAt >= 0 && a.read >= a.stopAt:
+			e.m.CloseRead(a.id)
+			a.readDone = true
+		}
+	}
+	return any
+}
+
+func (e *end) event(ev Event) {
+	switch ev := ev.(type) {
+	case LinkInUse:
+		e.used = append(e.used, ev.Link)
+	case NoLink:
+		e.nolink++
+	case LinkDead:
+		for _, p := range e.w.paths {
+			if p.id == ev.Link {
+				e.w.close(p, e.side)
+			}
+		}
+	case Closed:
+		if e.closed != nil {
+			e.w.failf("side %d: Closed twice", e.side)
+		}
+		e.closed = &ev
+	}
+}
+
+// close ends a link at one side; the other learns of it if the path carries.
+func (w *world) close(p *path, side int) {
+	if p.over[side] {
+		return
+	}
+	p.over[side] = true
+	if d := p.deafAt[side]; d.IsZero() || w.now.Before(d) {
+		if p.downAt[1-side].IsZero() {
+			p.downAt[1-side] = w.now.Add(p.delay)
+		}
+	}
+}
+
+func (e *end) writers() (any bool) {
+	w, s := e.w, e.side
+	for _, p := range w.paths {
+		if !p.up[s] || p.idle[s] || p.sending[s] != nil || p.over[s] {
+			continue
+		}
+		any = true
+		f, ok := e.m.Next(w.now, p.id)
+		if !ok {
+			p.idle[s] = true
+			continue
+		}
+		size := 30 + len(f.Data)
+		p.sending[s], p.sum[s] = &f, sum(f.Data)
+		p.sentAt[s] = w.now.Add(time.Duration(float64(size) / p.rate * 1e9))
+	}
+	return any
+}
+
+// sent puts a frame on its way and gives its memory back.
+func (w *world) sent(p *path, s int) {
+	f := *p.sending[s]
+	p.sending[s] = nil
+	if sum(f.Data) != p.sum[s] {
+		w.failf("link %d: memory changed while it was being sent", p.id)
+	}
+	at := w.now.Add(p.delay + time.Duration(w.rng.Int64N(int64(p.jitter)+1)))
+	key := "control"
+	if p.lanes && f.Type == frame.DATA {
+		l, ok := p.lanesOpened[s][f.Stream]
+		if !ok || l.next != f.Offset {
+			if ok && w.rng.IntN(2) == 0 {
+				delete(p.queue[s], fmt.Sprint(f.Stream, "/", l.n)) // reset
+			}
+			l.n++
+		}
+		l.next = f.Offset + uint64(len(f.Data))
+		p.lanesOpened[s][f.Stream] = l
+		key = fmt.Sprint(f.Stream, "/", l.n)
+		if s == 0 && !at.After(p.helloAt) {
+			at = p.helloAt.Add(1) // a link waits for HELLO before it looks at lanes
+		}
+	}
+	if q := p.queue[s][key]; len(q) > 0 && at.Before(q[len(q)-1].at) {
+		at = q[len(q)-1].at
+	}
+	if f.Type == frame.HELLO {
+		p.helloAt = at
+	}
+	if d := p.deafAt[s]; !p.over[s] && (d.IsZero() || w.now.Before(d)) {
+		p.queue[s][key] = append(p.queue[s][key], arrival{at, frame.Append(nil, &f)})
+	}
+	w.end[s].m.Sent(w.now, p.id, f)
+}
+
+func (w *world) deliver(p *path, s int, b []byte) {
+	to := w.end[1-s]
+	var d frame.Decoder
+	for len(b) > 0 {
+		var f frame.Frame
+		n, err := d.Next(b, &f)
+		if n == 0 || err != nil {
+			w.failf("link %d: %d, %v", p.id, n, err)
+			return
+		}
+		if f.Type == frame.HELLO {
+			if to.closed != nil { // what a shell says that has no such session
+				w.end[0].m.HandleFrame(w.now, p.id, &frame.Frame{Type: frame.CLOSE, Code: frame.UnknownSession})
+				return
+			}
+			p.up[1] = true
+			to.m.LinkUp(w.now, p.id, 0, f.Attempt)
+		}
+		if err := to.m.HandleFrame(w.now, p.id, &f); err != nil {
+			w.failf("side %d refuses %v{stream %d offset %d limit %d}: %v", 1-s, f.Type, f.Stream, f.Offset, f.Limit, err)
+			return
+		}
+		clear(b[:n])
+		b = b[n:]
+	}
+}
+
+// step does what is due now and says when something is due next.
+func (w *world) step() (next time.Time, ok bool) {
+	soon := func(t time.Time) {
+		if !t.IsZero() && (!ok || t.Before(next)) {
+			next, ok = t, true
+		}
+	}
+	due := func(t time.Time) bool { return !t.IsZero() && !t.After(w.now) }
+	for _, p := range w.paths {
+		if !p.born {
+			if due(p.birth) {
+				p.born, p.up[0] = true, true
+				w.end[0].m.LinkUp(w.now, p.id, p.rank, [8]byte{byte(p.id)})
+			} else {
+				soon(p.birth)
+			}
+			continue
+		}
+		if due(p.cutAt) {
+			for s := range 2 {
+				if !p.over[s] && p.downAt[s].IsZero() {
+					p.downAt[s] = w.now.Add(time.Duration(w.rng.Int64N(int64(200 * time.Millisecond))))
+				}
+				clear(p.queue[s])
+			}
+			p.cutAt = time.Time{}
+			p.deafAt = [2]time.Time{w.now, w.now}
+		}
+		soon(p.cutAt)
+		for s := range 2 {
+			if p.sending[s] != nil && due(p.sentAt[s]) {
+				w.sent(p, s)
+			}
+			if due(p.downAt[s]) && !p.over[s] {
+				p.over[s] = true
+				if p.up[s] {
+					w.end[s].m.LinkDown(w.now, p.id)
+				}
+			}
+			if !p.over[s] {
+				soon(p.downAt[s])
+			}
+			for _, key := range sortedKeys(p.queue[s]) {
+				for q := p.queue[s][key]; len(q) > 0 && due(q[0].at); q = p.queue[s][key] {
+					p.queue[s][key] = q[1:]
+					if p.over[1-s] || !p.deafAt[s].IsZero() && !w.now.Before(p.deafAt[s]) {
+						continue
+					}
+					w.deliver(p, s, q[0].b)
+				}
+				if q := p.queue[s][key]; len(q) > 0 {
+					soon(q[0].at)
+				} else {
+					delete(p.queue[s], key)
+				}
+			}
+		}
+	}
+	for _, e := range w.end {
+		if t, ok := e.m.NextTimeout(); ok && !t.After(w.now) {
+			e.m.HandleTimeout(w.now)
+			if t, ok := e.m.NextTimeout(); ok && !t.After(w.now) {
+				w.failf("side %d: a timeout handled is due still", e.side)
+			}
+		}
+		e.act()
+		e.check()
+	}
+	for _, e := range w.end {
+		if t, ok := e.m.NextTimeout(); ok {
+			soon(t)
+		}
+	}
+	for _, p := range w.paths {
+		for s := range 2 {
+			if p.sending[s] != nil {
+				soon(p.sentAt[s])
+			}
+		}
+	}
+	return next, ok
+}
+
+func sortedKeys(m map[string][]arrival) []string {
+	if len(m) < 2 {
+		for k := range m {
+			return []string{k}
+		}
+		return nil
+	}
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// check compares the machine's running counts with what they count.
+func (e *end) check() {
+	m := e.m
+	var retained, extra uint64
+	waiting := 0
+	for _, s := range m.order {
+		h, r := &s.send, &s.recv
+		if h.acked > h.sent || h.sent > max(h.high, h.acked) || h.acked > h.written || r.read > r.received || r.received > r.limit {
+			e.w.failf("side %d stream %d: offsets in disorder: %+v", e.side, s.id, *s)
+		}
+		retained += h.written - h.acked
+		extra += r.extra()
+		if s.waiting {
+			waiting++
+		}
+	}
+	if retained != m.retained || extra != m.extra || waiting != m.waiting {
+		e.w.failf("side %d: counts retained %d extra %d waiting %d, are %d %d %d", e.side, m.retained, m.extra, m.waiting, retained, extra, waiting)
+	}
+}
+
+// runUntil goes on until done, or until that time.
+func (w *world) runUntil(end time.Time, done func() bool) {
+	for w.bad == nil && w.now.Before(end) {
+		next, ok := w.step()
+		if w.bad != nil || done() {
+			return
+		}
+		if !ok || next.After(end) {
+			next = end
+		}
+		w.now = later(w.now, next)
+	}
+}
+
+// run goes on until done, which must come within the limit of virtual time.
+func (w *world) run(limit time.Duration, done func() bool) {
+	if w.runUntil(w.now.Add(limit), done); w.bad == nil && !done() {
+		w.failf("not done after %v", limit)
+	}
+}
+
+func (w *world) bothClosed() bool { return w.end[0].closed != nil && w.end[1].closed != nil }
+
+// settled fails the test unless everything went over whole.
+func (w *world) settled(t *testing.T) {
+	t.Helper()
+	if w.bad == nil {
+		for _, e := range w.end {
+			e.verify()
+		}
+	}
+	if w.bad != nil {
+		t.Errorf("%v", w.bad)
+		for _, e := range w.end {
+			t.Logf("side %d: %+v closed %v used %v", e.side, e.m.Stats(), e.closed, e.used)
+			for _, id := range e.ids {
+				if a := e.apps[id]; !a.readDone || !a.writeDone {
+					t.Logf("  %+v", *a)
+				}
+			}
+			for _, s := range e.m.order {
+				h := s.send
+				h.buf = buffer{}
+				r := s.recv
+				r.buf = buffer{}
+				t.Logf("  stream %d due %d lane %d: send %+v recv %+v", s.id, s.due, e.m.lane, h, r)
+			}
+		}
+	}
+}
+
+func (e *end) verify() {
+	other := e.w.end[1-e.side]
+	for id, a := range e.apps {
+		b := other.apps[id]
+		if b == nil {
+			e.w.failf("stream %d was never accepted by side %d", id, other.side)
+			return
+		}
+		if a.anyErr {
+			var r *ResetError
+			if a.readErr != nil && a.readErr != io.EOF && !errors.As(a.readErr, &r) && a.readErr != ErrReadClosed {
+				e.w.failf("side %d stream %d: reading ended with %v", e.side, id, a.readErr)
+			}
+			continue
+		}
+		if a.readErr != io.EOF || a.read != b.size || a.written != a.size {
+			e.w.failf("side %d stream %d: read %d of %d, wrote %d of %d, end %v", e.side, id, a.read, b.size, a.written, a.size, a.readErr)
+		}
+	}
+	for _, p := range e.w.paths {
+		if p.sending[e.side] != nil {
+			e.w.sent(p, e.side)
+		}
+	}
+	if s := e.m.Stats(); s.Chunks != 0 || s.Retained != 0 || s.Unread != 0 {
+		e.w.failf("side %d still holds %+v", e.side, s)
+	}
+	if e.closed.Unacked != 0 && e.closed.Err.Code == frame.NoError {
+		e.w.failf("side %d: %d bytes unacknowledged at the end", e.side, e.closed.Unacked)
+	}
+	if len(e.m.pool.free) > keepFree {
+		e.w.failf("side %d keeps %d free chunks", e.side, len(e.m.pool.free))
+	}
+}
