@@ -19,6 +19,7 @@ func (a RelayAddr) String() string { return "relay:" + hex.EncodeToString(a.ID[:
 
 const (
 	relayQueueLen = 512
+	maxRoutes     = 8192
 	packetLen     = 1500
 )
 
@@ -31,6 +32,7 @@ type relayConn struct {
 
 	mu       sync.RWMutex
 	routes   map[relay.ID]netip.AddrPort
+	server   netip.AddrPort // may bring packets of relays not added yet
 	deadline deadline
 }
 
@@ -71,6 +73,22 @@ func (c *relayConn) route(id relay.ID) netip.AddrPort {
 	return c.routes[id]
 }
 
+// comesFrom tells whether packets of the relay may come from there. The first
+// of a relay often overtakes the request that announces it, on the way here or
+// inside this program; its server's word is enough to take it.
+func (c *relayConn) comesFrom(id relay.ID, from netip.AddrPort) bool {
+	if server := c.route(id); server.IsValid() {
+		return server == from
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server != from || len(c.routes) >= maxRoutes {
+		return false
+	}
+	c.routes[id] = from
+	return true
+}
+
 // deliver queues a packet that came from the relay's own server, and tells
 // whether it did.
 func (c *relayConn) deliver(from netip.AddrPort, b []byte) bool {
@@ -79,7 +97,7 @@ func (c *relayConn) deliver(from netip.AddrPort, b []byte) bool {
 		return false
 	}
 	p := relayed{id: id, n: len(payload)}
-	if server := c.route(p.id); !server.IsValid() || server != from {
+	if !c.comesFrom(id, from) {
 		return false
 	}
 	p.buf = packets.Get().(*[packetLen]byte)

@@ -82,6 +82,17 @@ func (s *Socket) AddRelay(id relay.ID, server netip.AddrPort) RelayAddr {
 	return s.relays.add(id, unmap(server))
 }
 
+// TrustRelays lets the server bring packets of relays that were not added yet.
+func (s *Socket) TrustRelays(server netip.AddrPort) {
+	s.relays.mu.Lock()
+	defer s.relays.mu.Unlock()
+	s.relays.server = unmap(server)
+}
+
+// RelayServer is the server that a relay goes through; invalid when there is
+// no such relay.
+func (s *Socket) RelayServer(id [8]byte) netip.AddrPort { return s.relays.route(id) }
+
 // RemoveRelay forgets a relay; its packets are dropped from now on.
 func (s *Socket) RemoveRelay(id relay.ID) { s.relays.remove(id) }
 

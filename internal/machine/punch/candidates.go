@@ -2,6 +2,7 @@ package punch
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/bodkin-net/bodkin/internal/wire/signal"
 )
@@ -121,12 +122,17 @@ func (m *Machine) add(kind signal.Kind, ep netip.AddrPort) *pair {
 			nth++
 		}
 	}
-	if count >= limit || !m.usable(ep) {
+	if count >= limit || !m.usable(ep) || !m.wanted(t) {
 		return nil
 	}
 	p := &pair{remote: ep, kind: kind, learnt: learnt, technique: t, nth: nth}
 	m.pairs = append(m.pairs, p)
 	return p
+}
+
+// wanted tells whether the technique is one to try.
+func (m *Machine) wanted(t Technique) bool {
+	return len(m.cfg.Techniques) == 0 || slices.Contains(m.cfg.Techniques, t)
 }
 
 func (m *Machine) find(ep netip.AddrPort) *pair {

@@ -318,6 +318,9 @@ func (m *Machine) handleAnswer(now time.Time, p *pair, c *check, mapped netip.Ad
 	p.mapped = mapped
 	if p.state <= probing || p.result == Budget {
 		p.state, p.result = answered, ""
+		if m.cfg.Offerer {
+			m.emit(Answered{Remote: p.remote, Technique: p.technique})
+		}
 	}
 	if !m.cfg.Offerer {
 		m.accept(now, p)

@@ -42,6 +42,9 @@
 //	valid     offerer only: may be nominated                   a better one is nominated -> ended
 //	ended     nothing of its own; requests are answered        -
 //
+// The offerer says Answered when an endpoint becomes answered: what is to use the
+// path can be made ready while the full-size check is under way.
+//
 // A request from an endpoint that has not answered yet is followed by a check
 // at once, and by a full-size one if we are the offerer: the peer's hole is
 // open now. An endpoint that no signal named becomes a peer-reflexive one.

@@ -31,7 +31,7 @@ const (
 	Worse        Reason = "a better path was found"
 )
 
-// Event is one of PathUp, PathDown, PathLimited, PeerReflexive and Failed.
+// Event is one of Answered, PathUp, PathDown, PathLimited, PeerReflexive and Failed.
 type Event interface{ event() }
 
 // PathUp says that a path was proved and nominated; it replaces an earlier one.
@@ -40,6 +40,13 @@ type PathUp struct {
 	Technique Technique
 	RTT       time.Duration
 	Mapped    netip.AddrPort // our own endpoint as the peer sees it on this path
+}
+
+// Answered says that an endpoint has answered a small check, for the first time
+// and only to the offerer. What may be nominated soon can be made ready: no more.
+type Answered struct {
+	Remote    netip.AddrPort
+	Technique Technique
 }
 
 // PathDown says that the nominated path is dead. The machine is done.
@@ -73,6 +80,7 @@ type Tried struct {
 	Result    Reason
 }
 
+func (Answered) event()      {}
 func (PathUp) event()        {}
 func (PathDown) event()      {}
 func (PathLimited) event()   {}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -138,7 +137,7 @@ func TestStrangerAlone(t *testing.T) {
 // what they see would be a path, and rightly taken for one: who is at its end is
 // for the link to prove.)
 func TestReplay(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(10) {
 		w, inet, a, b := differentNATs(seed, portRestricted, portRestricted)
 		inet.loss, inet.jitter = 0.1, 20*ms
 		stranger := w.host(a.net, "stranger", "10.0.0.77")
@@ -155,7 +154,7 @@ func TestReplay(t *testing.T) {
 					x.h.m.HandlePacket(w.now, netip.AddrPortFrom(x.stranger.addrs[0], x.stranger.port), p)
 				}
 			}
-			for at := time.Duration(0); at < 4*time.Second; at += 5 * ms {
+			for at := time.Duration(0); at < time.Second; at += 5 * ms {
 				w.after(at, func() {
 					for _, p := range seen[max(0, len(seen)-40):] {
 						x.stranger.sendRaw(netip.AddrPortFrom(x.h.addrs[0], x.h.port), p)
@@ -163,7 +162,7 @@ func TestReplay(t *testing.T) {
 				})
 			}
 		}
-		w.run(5 * time.Second)
+		w.run(3 * time.Second)
 		pa, _ := a.mustPath(t, Punch)
 		pb, _ := b.mustPath(t, Punch)
 		if pa.Remote != b.mapped() || pb.Remote != a.mapped() {
@@ -371,46 +370,6 @@ func TestUsable(t *testing.T) {
 	m.cfg.Local = append(m.cfg.Local, netip.MustParseAddr("10.9.9.2"))
 	if !m.usable(ep("10.9.9.7:1")) {
 		t.Error("our own network is not usable, because the server is in it")
-	}
-}
-
-// golden is one punch between port-restricted NATs, packet by packet.
-const golden = `
-    0s a > 198.51.100.2:60001    check
-    0s b > 10.0.0.2:4000         check
-    0s b > 198.51.100.1:60001    check
-  20ms a > 198.51.100.2:60001    check
-  20ms b > 10.0.0.2:4000         check
-  20ms b > 198.51.100.1:60001    check
-  40ms b > 198.51.100.1:60001    answer
-  40ms b > 198.51.100.1:60001    check
-  40ms a > 198.51.100.2:60001    answer
-  40ms a > 198.51.100.2:60001    check
-  40ms a > 198.51.100.2:60001    full-size check
-  60ms b > 198.51.100.1:60001    answer
-  60ms b > 198.51.100.1:60001    check
-  60ms a > 198.51.100.2:60001    answer
-  60ms a > 198.51.100.2:60001    check
-  60ms b > 10.0.0.2:4000         check
-  80ms a > 198.51.100.2:60001    answer
-  80ms b > 198.51.100.1:60001    answer
-  80ms b > 198.51.100.1:60001    full-size answer
- 100ms a > 198.51.100.2:60001    answer
- 100ms b > 198.51.100.1:60001    answer
- 120ms a > 198.51.100.2:60001    check, nominating
- 120ms a : punch.PathUp {Remote:198.51.100.2:60001 Technique:udp-punch RTT:80ms Mapped:198.51.100.1:60001}
- 140ms b > 10.0.0.2:4000         check
- 160ms b > 198.51.100.1:60001    answer
- 160ms b : punch.PathUp {Remote:198.51.100.1:60001 Technique:udp-punch RTT:80ms Mapped:198.51.100.2:60001}
-`
-
-func TestGolden(t *testing.T) {
-	w, _, a, b := differentNATs(1, portRestricted, portRestricted)
-	a.begin(true, b.candidates(true))
-	b.begin(false, a.candidates(false))
-	w.run(200 * ms)
-	if got := strings.Join(w.trace, "\n"); got != strings.Trim(golden, "\n") {
-		t.Errorf("\n%s", got)
 	}
 }
 

@@ -32,6 +32,9 @@ type Config struct {
 	Server  netip.AddrPort     // the rendezvous server's endpoint
 	Local   []netip.Addr       // our own addresses
 
+	// Techniques are the ones to try; empty is all.
+	Techniques []Technique
+
 	// Seed is secret randomness for this attempt alone, unknown to the peer
 	// too: who can guess transaction ids can answer for an address not its own.
 	Seed [32]byte
@@ -96,8 +99,8 @@ func (m *Machine) AddRemote(now time.Time, candidates []signal.Candidate) {
 		}
 		ep := netip.AddrPortFrom(c.Endpoint.Addr().Unmap(), c.Endpoint.Port())
 		if p := m.find(ep); p != nil {
-			if p.kind == signal.PeerReflexive {
-				p.kind, p.technique = c.Kind, m.technique(c.Kind, ep.Addr())
+			if t := m.technique(c.Kind, ep.Addr()); p.kind == signal.PeerReflexive && m.wanted(t) {
+				p.kind, p.technique = c.Kind, t
 			}
 			continue
 		}

@@ -306,3 +306,77 @@ func TestLoss(t *testing.T) {
 		}
 	}
 }
+
+// Only the techniques asked for are tried, answered or named.
+func TestTechniques(t *testing.T) {
+	for _, only := range []Technique{LAN, IPv6, Punch, Hairpin} {
+		w := newWorld(1)
+		inet := &network{w: w, delay: oneWay}
+		behind := nat.Behaviour{Hairpin: nat.HairpinExternalSource}
+		lan := w.gateway(inet, "198.51.100.1", behind, ms)
+		a := w.host(lan, "a", "10.0.0.2", "2001:db8:1::2")
+		b := w.host(lan, "b", "10.0.0.3", "2001:db8:2::3")
+		a.begin(true, nil)
+		a.m.cfg.Techniques = []Technique{only}
+		a.m.AddRemote(w.now, b.candidates(false))
+		b.begin(false, a.candidates(false))
+		w.run(20 * time.Second)
+		p, _, ok := a.path()
+		if only == Punch { // both are behind one NAT: there is none
+			if f, _, failed := a.failed(); ok || !failed || f.Reason != NoCandidates {
+				t.Errorf("%s: %+v %+v", only, p, f)
+			}
+			continue
+		}
+		if !ok || p.Technique != only {
+			t.Errorf("%s: %v %+v", only, ok, p)
+		}
+		for _, e := range a.events {
+			if x, ok := e.(Answered); ok && x.Technique != only {
+				t.Errorf("%s: %+v", only, x)
+			}
+		}
+	}
+}
+
+// golden is one punch between port-restricted NATs, packet by packet.
+const golden = `
+    0s a > 198.51.100.2:60001    check
+    0s b > 10.0.0.2:4000         check
+    0s b > 198.51.100.1:60001    check
+  20ms a > 198.51.100.2:60001    check
+  20ms b > 10.0.0.2:4000         check
+  20ms b > 198.51.100.1:60001    check
+  40ms b > 198.51.100.1:60001    answer
+  40ms b > 198.51.100.1:60001    check
+  40ms a > 198.51.100.2:60001    answer
+  40ms a > 198.51.100.2:60001    check
+  40ms a > 198.51.100.2:60001    full-size check
+  60ms b > 198.51.100.1:60001    answer
+  60ms b > 198.51.100.1:60001    check
+  60ms a > 198.51.100.2:60001    answer
+  60ms a > 198.51.100.2:60001    check
+  60ms b > 10.0.0.2:4000         check
+  80ms a : punch.Answered {Remote:198.51.100.2:60001 Technique:udp-punch}
+  80ms a : punch.Answered {Remote:198.51.100.2:60001 Technique:udp-punch}
+  80ms a > 198.51.100.2:60001    answer
+  80ms b > 198.51.100.1:60001    answer
+  80ms b > 198.51.100.1:60001    full-size answer
+ 100ms a > 198.51.100.2:60001    answer
+ 100ms b > 198.51.100.1:60001    answer
+ 120ms a > 198.51.100.2:60001    check, nominating
+ 120ms a : punch.PathUp {Remote:198.51.100.2:60001 Technique:udp-punch RTT:80ms Mapped:198.51.100.1:60001}
+ 140ms b > 10.0.0.2:4000         check
+ 160ms b > 198.51.100.1:60001    answer
+ 160ms b : punch.PathUp {Remote:198.51.100.1:60001 Technique:udp-punch RTT:80ms Mapped:198.51.100.2:60001}
+`
+
+func TestGolden(t *testing.T) {
+	w, _, a, b := differentNATs(1, portRestricted, portRestricted)
+	a.begin(true, b.candidates(true))
+	b.begin(false, a.candidates(false))
+	w.run(200 * ms)
+	if got := strings.Join(w.trace, "\n"); got != strings.Trim(golden, "\n") {
+		t.Errorf("\n%s", got)
+	}
+}

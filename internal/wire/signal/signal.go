@@ -4,7 +4,7 @@
 //
 // The plaintext; all integers are big endian:
 //
-//	version u8 = 1 | type u8 (1 offer, 2 answer) | flags u8 (1 relay-only, 2 direct-only) |
+//	version u8 = 1 | type u8 (1 offer, 2 answer) | flags u8 (1 relay-only, 2 direct-only, 4 refused) |
 //	from id[32] | attempt id[8] | session id[16] | check key[32] (zero in an answer) |
 //	count u8 (at most 16) | count x { kind u8 | transport u8 | endpoint[19] } | signature[64]
 //
@@ -45,6 +45,7 @@ type Flags uint8
 const (
 	RelayOnly  Flags = 1
 	DirectOnly Flags = 2
+	Refused    Flags = 4 // in an answer: the sender does not accept the offerer
 )
 
 // Kind is how a candidate came to be known (RFC 8445 section 5.1.1).

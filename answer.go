@@ -1,0 +1,155 @@
+package bodkin
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/punch"
+	"github.com/bodkin-net/bodkin/internal/machine/rendezvous"
+	wire "github.com/bodkin-net/bodkin/internal/wire/rendezvous"
+	"github.com/bodkin-net/bodkin/internal/wire/signal"
+)
+
+// offerLog remembers the offers that were taken, so that one replayed by the
+// server, or by whoever listens in, does nothing. It keeps the last maxSeen of
+// them; an older one, replayed, costs an attempt and cannot prove the key.
+type offerLog struct {
+	ids  map[attemptID]bool
+	ring [maxSeen]attemptID
+	next int
+}
+
+const maxSeen = 4096
+
+// first tells whether the offer was not seen before.
+func (l *offerLog) first(id attemptID) bool {
+	if l.ids[id] {
+		return false
+	}
+	if l.ids == nil {
+		l.ids = make(map[attemptID]bool)
+	}
+	delete(l.ids, l.ring[l.next])
+	l.ring[l.next], l.ids[id] = id, true
+	l.next = (l.next + 1) % maxSeen
+	return true
+}
+
+// requested handles a peer's request: answer with candidates, and punch.
+func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
+	if a := c.relays[e.Relay]; a != nil {
+		if !a.offerer && a.peer == e.Requester {
+			u.client.Signal(now, a.relay, a.own) // the answer was lost
+		}
+		return
+	}
+	if c.answering() >= maxAnswers {
+		return
+	}
+	offer, err := signal.Open(c.n.cfg.Key, e.Sealed)
+	if err != nil || offer.Type != signal.Offer || offer.From != e.Requester || !c.seen.first(offer.Attempt) {
+		c.n.cfg.Log.Debug("request dropped", "from", e.Requester.Short(), "err", err)
+		return
+	}
+	a := &attempt{id: offer.Attempt, relay: e.Relay, peer: offer.From, about: offer.Session, kinds: e.Kinds, key: offer.Key,
+		began: now, until: now.Add(attemptLife), asked: true, answered: true, ways: make(map[netip.AddrPort]punch.Technique)}
+	c.attempts[a.id], c.relays[a.relay] = a, a
+	known := c.n.admit(a.peer, a.about)
+	answer := signal.Signal{Type: signal.Answer, Flags: c.flags(), Attempt: a.id, Session: a.about}
+	if known == refused {
+		answer.Flags |= signal.Refused
+		a.refused = true
+	} else {
+		answer.Candidates = c.candidates(a.kinds)
+	}
+	if a.own, err = signal.Seal(c.n.cfg.Key, a.peer, answer); err != nil {
+		c.forget(a)
+		return
+	}
+	u.client.Signal(now, a.relay, a.own)
+	if known == refused {
+		return
+	}
+	if known == newcomer {
+		c.n.emit(Event{Type: EventRequest, Peer: a.peer})
+	}
+	if a.kinds&rendezvous.PacketRelay != 0 {
+		c.n.socket.AddRelay(a.relay, u.server)
+	} else if a.kinds&rendezvous.StreamRelay != 0 {
+		c.streamRelay(a)
+	}
+	c.startPunch(now, a, offer.Flags, append(offer.Candidates, reflexive(e.Peer)...))
+}
+
+func (c *control) answering() (n int) {
+	for _, a := range c.attempts {
+		if !a.offerer && a.punch == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// reflexive is the candidate that the server vouches for.
+func reflexive(at netip.AddrPort) []signal.Candidate {
+	if !at.IsValid() {
+		return nil
+	}
+	return []signal.Candidate{{Kind: signal.ServerReflexive, Transport: signal.UDP, Endpoint: at}}
+}
+
+// connected handles the server's answer to an offer.
+func (c *control) connected(now time.Time, u *uplink, e rendezvous.Connected) {
+	a := c.relays[e.Relay]
+	if a == nil || !a.offerer {
+		return
+	}
+	switch e.Status {
+	case wire.StatusOK:
+	case wire.StatusNotRegistered:
+		c.failAttempt(a, &Error{Code: PeerNotFound, Remote: true, Text: "the server knows no peer " + a.peer.Short() + "... just now",
+			Hint: "check that `bodkin listen` runs there, with the same server"})
+		return
+	case rendezvous.StatusNoAnswer:
+		u.up = false
+		c.failAttempt(a, c.unreachable())
+		return
+	default:
+		c.failAttempt(a, &Error{Code: Busy, Remote: true, Text: "the server refuses the request: " + e.Status.String(), Hint: "try again in a minute"})
+		return
+	}
+	if !a.granted {
+		a.granted, a.until = true, now.Add(attemptLife)
+	}
+	if e.Kinds&rendezvous.PacketRelay == 0 && a.kinds&rendezvous.StreamRelay != 0 && e.Kinds&rendezvous.StreamRelay != 0 {
+		c.streamRelay(a)
+	}
+	c.startPunch(now, a, 0, reflexive(e.Peer))
+}
+
+// signalled handles the peer's answer.
+func (c *control) signalled(now time.Time, e rendezvous.Signalled) {
+	a := c.relays[e.Relay]
+	if a == nil || !a.offerer || a.answered {
+		return
+	}
+	answer, err := signal.Open(c.n.cfg.Key, e.Sealed)
+	if err != nil || answer.Type != signal.Answer || answer.From != a.peer || answer.Attempt != a.id || answer.Session != a.about {
+		c.n.cfg.Log.Debug("answer dropped", "err", err)
+		return
+	}
+	a.answered = true
+	for _, u := range c.uplinks() {
+		u.client.StopConnect(a.relay)
+	}
+	if answer.Flags&signal.Refused != 0 {
+		c.failAttempt(a, &Error{Code: PeerRefused, Remote: true, Text: "the peer does not accept this connection",
+			Hint: "check that `bodkin listen` runs there, and that its --allow names this machine: " + c.n.ID().String()})
+		return
+	}
+	if answer.Flags&signal.RelayOnly != 0 {
+		c.stopPunch(a, "the peer uses the relay only")
+		return
+	}
+	c.startPunch(now, a, answer.Flags, answer.Candidates)
+}

@@ -1,0 +1,292 @@
+package bodkin
+
+import (
+	"crypto/rand"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/link"
+	"github.com/bodkin-net/bodkin/internal/machine/punch"
+	"github.com/bodkin-net/bodkin/internal/machine/rendezvous"
+	"github.com/bodkin-net/bodkin/internal/wire/signal"
+)
+
+type attemptID [8]byte
+
+const (
+	linkTimeout   = 10 * time.Second // a handshake
+	answerTimeout = 8 * time.Second  // the offer went out, the peer said nothing
+	attemptLife   = 30 * time.Second // an attempt that brought nothing is forgotten
+	maxAnswers    = 256              // attempts of others, at once
+)
+
+// attempt is one exchange of candidates with a peer and what comes of it: a
+// relay, a hole, or both. Only the control goroutine touches it.
+type attempt struct {
+	id      attemptID
+	relay   rendezvous.RelayID
+	peer    ID
+	offerer bool
+	session *session  // the offerer's; the answerer finds his by the link's HELLO
+	about   sessionID // the session that the links will carry
+	kinds   rendezvous.Kinds
+	key     [32]byte
+	own     []byte // our sealed signal, for repeating
+	began   time.Time
+	until   time.Time // forgotten then, unless punch lives
+
+	asked    bool // the request left through uplink
+	granted  bool // the server passed it on
+	uplink   *uplink
+	relaying bool // a relay link stands or is being made
+	answered bool
+	refused  bool
+
+	punch  *punch.Machine
+	failed error // why there will be no direct path
+	direct directState
+	ways   map[netip.AddrPort]punch.Technique // how a direct path to there came about
+}
+
+// directState follows the direct link of an attempt.
+type directState struct {
+	remote netip.AddrPort // of the link, or of the one being made
+	proved bool           // the punch machine let full-size packets through both ways
+	link   link.Link      // handshake done; joins the session once proved
+	joined bool
+}
+
+// offer begins an attempt for a session.
+func (c *control) offer(now time.Time, s *session, kinds rendezvous.Kinds) *attempt {
+	a := &attempt{peer: s.peer, offerer: true, session: s, about: s.id, kinds: kinds, began: now,
+		until: now.Add(attemptLife), ways: make(map[netip.AddrPort]punch.Technique)}
+	rand.Read(a.id[:])
+	rand.Read(a.relay[:])
+	rand.Read(a.key[:])
+	c.attempts[a.id], c.relays[a.relay] = a, a
+	own, err := signal.Seal(c.n.cfg.Key, a.peer, signal.Signal{Type: signal.Offer, Flags: c.flags(), Attempt: a.id,
+		Session: a.about, Key: a.key, Candidates: c.candidates(a.kinds)})
+	if err != nil {
+		c.failAttempt(a, &Error{Code: PeerNotFound, Text: "nobody can have this id", Err: err})
+		return a
+	}
+	a.own = own
+	c.ask(now, a)
+	return a
+}
+
+// ask sends the attempt's request by the best way there is: the uplink that is
+// registered, or else the one that will be first.
+func (c *control) ask(now time.Time, a *attempt) {
+	u := c.active()
+	if u == nil {
+		if u = c.udp; u == nil {
+			u = c.tcp
+		}
+	}
+	if u != nil {
+		c.askAgain(now, u, a)
+	}
+}
+
+// askAgain sends it through u, unless it went that way before.
+func (c *control) askAgain(now time.Time, u *uplink, a *attempt) {
+	if !a.offerer || a.answered || a.uplink == u || a.own == nil {
+		return
+	}
+	a.uplink = u
+	u.client.Connect(now, a.peer, a.relay, c.possible(u, a.kinds), a.own)
+}
+
+// possible leaves the kinds that can work from this side.
+func (c *control) possible(u *uplink, kinds rendezvous.Kinds) rendezvous.Kinds {
+	if u == c.tcp {
+		kinds &= rendezvous.StreamRelay
+	}
+	return kinds
+}
+
+// requestLeft is called when the request is on the wire: what the relay is to
+// carry may follow it at once.
+func (c *control) requestLeft(now time.Time, u *uplink, id rendezvous.RelayID) {
+	a := c.relays[id]
+	if a == nil || a.asked {
+		return
+	}
+	a.asked = true
+	if u == c.udp && a.kinds&rendezvous.PacketRelay != 0 {
+		c.dialRelay(a, u.server)
+	}
+}
+
+// dialRelay begins the QUIC handshake through the packet relay.
+func (c *control) dialRelay(a *attempt, server netip.AddrPort) {
+	a.relaying = true
+	to := c.n.socket.AddRelay(a.relay, server)
+	c.n.dialLink(func() (link.Link, error) {
+		return c.n.relay.Dial(a.session.handshake, to, a.peer)
+	}, func(now time.Time, l link.Link, err error) {
+		if err != nil {
+			a.relaying = false
+			c.relayFailed(now, a, err)
+			return
+		}
+		a.session.join(l, c.relayPath("udp", server), a.id)
+	})
+}
+
+// dialLink runs a handshake outside the control goroutine and brings its end
+// back there.
+func (n *Node) dialLink(dial func() (link.Link, error), done func(now time.Time, l link.Link, err error)) {
+	n.spawn(func() {
+		l, err := dial()
+		if !n.ctl.do(func(now time.Time) { done(now, l, err) }) && l != nil {
+			l.Close("closing")
+		}
+	})
+}
+
+func (c *control) relayPath(transport string, server netip.AddrPort) Path {
+	return Path{Kind: Relay, Transport: transport, Technique: "relay", Local: c.n.LocalAddr(), Remote: server}
+}
+
+// streamRelay connects to the server's stream relay; both sides do.
+func (c *control) streamRelay(a *attempt) {
+	u := c.active()
+	if u == nil || a.relaying {
+		return
+	}
+	preface, err := u.client.Preface(a.relay)
+	places := c.tcpPlaces()
+	if err != nil || len(places) == 0 {
+		return
+	}
+	a.relaying = true
+	n := c.n
+	var server netip.AddrPort
+	n.dialLink(func() (link.Link, error) {
+		conn, from, err := dialFirst(n.ctx, n.cfg.Network, n.localPort(), places)
+		if err != nil {
+			return nil, err
+		}
+		server = from
+		if err := openStreamRelay(conn, preface); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		if a.offerer {
+			return n.proof.Client(a.session.handshake, conn, a.peer)
+		}
+		return n.proof.Server(n.ctx, conn)
+	}, func(now time.Time, l link.Link, err error) {
+		switch {
+		case err != nil:
+			a.relaying = false
+			c.relayFailed(now, a, err)
+		case a.offerer:
+			a.session.join(l, c.relayPath("tcp", server), a.id)
+		default:
+			n.spawn(func() { n.receiveLink(l, c.relayPath("tcp", server)) })
+		}
+	})
+}
+
+// openStreamRelay says which relay the connection is for and waits for the one
+// byte that says that the other side is there too.
+func openStreamRelay(conn net.Conn, preface []byte) error {
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	defer conn.SetDeadline(time.Time{})
+	if _, err := conn.Write(preface); err != nil {
+		return err
+	}
+	var status [1]byte
+	if _, err := conn.Read(status[:]); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (c *control) tcpPlaces() []netip.AddrPort {
+	if c.tcp == nil {
+		return nil
+	}
+	if c.tcp.server.IsValid() {
+		return []netip.AddrPort{c.tcp.server}
+	}
+	return c.tcp.places
+}
+
+func (c *control) flags() (f signal.Flags) {
+	if c.n.cfg.RelayOnly {
+		f |= signal.RelayOnly
+	}
+	if c.n.cfg.DirectOnly {
+		f |= signal.DirectOnly
+	}
+	return f
+}
+
+// candidates are the endpoints the peer may try: the host's addresses and the
+// one that the server sees.
+func (c *control) candidates(kinds rendezvous.Kinds) []signal.Candidate {
+	if kinds&rendezvous.Direct == 0 {
+		return nil
+	}
+	var all []signal.Candidate
+	add := func(kind signal.Kind, at netip.AddrPort) {
+		if at.IsValid() && len(all) < signal.MaxCandidates &&
+			!slices.ContainsFunc(all, func(o signal.Candidate) bool { return o.Endpoint == at }) {
+			all = append(all, signal.Candidate{Kind: kind, Transport: signal.UDP, Endpoint: at})
+		}
+	}
+	for _, addr := range c.localAddrs() {
+		add(signal.Host, netip.AddrPortFrom(addr, c.n.localPort()))
+	}
+	if c.udp != nil && c.udp.up {
+		add(signal.ServerReflexive, c.udp.mapped)
+	}
+	return all
+}
+
+func (c *control) localAddrs() []netip.Addr {
+	addrs, err := c.n.cfg.Network.Addrs()
+	if err != nil {
+		c.n.cfg.Log.Warn("cannot list this host's addresses", "err", err)
+	}
+	return addrs
+}
+
+// forget drops an attempt and whatever of it still runs.
+func (c *control) forget(a *attempt) {
+	delete(c.attempts, a.id)
+	if c.relays[a.relay] == a {
+		delete(c.relays, a.relay)
+	}
+	for _, u := range c.uplinks() {
+		u.client.StopConnect(a.relay)
+	}
+	if a.direct.link != nil && !a.direct.joined {
+		a.direct.link.Close("not needed")
+	}
+}
+
+// failAttempt ends an attempt of ours. A session that never had a link fails
+// with it; another one lives on, and tries again.
+func (c *control) failAttempt(a *attempt, err error) {
+	c.n.cfg.Log.Debug("attempt failed", "peer", a.peer.Short(), "err", err)
+	c.forget(a)
+	if a.session != nil && !a.session.linked() {
+		w := c.watched[a.session]
+		if w != nil && w.hadLink && errorCode(err) != PeerRefused {
+			return
+		}
+		a.session.fail(err)
+	}
+}
+
+// relayFailed is called when no link through the relay came about.
+func (c *control) relayFailed(now time.Time, a *attempt, err error) {
+	c.n.emit(Event{Type: EventAttempt, Peer: a.peer, Technique: "relay", Result: "failed", Reason: err.Error()})
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bodkin-net/bodkin"
+)
+
+// nodeFlags are what every verb that talks to a peer takes.
+type nodeFlags struct {
+	server     string
+	key        string
+	port       uint16
+	relayOnly  bool
+	directOnly bool
+	techniques []string
+}
+
+func (f *nodeFlags) add(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.StringVar(&f.server, "server", "", "server string, as `bodkin serve` prints it (BODKIN_SERVER)")
+	addKey(cmd, &f.key)
+	addJSON(cmd)
+	fs.Uint16Var(&f.port, "port", 0, "local UDP port, 0 for any")
+	fs.BoolVar(&f.relayOnly, "relay-only", false, "never try a direct path; tells the peer no address")
+	fs.BoolVar(&f.directOnly, "direct-only", false, "never use the relay; fail if no hole can be made")
+	fs.StringSliceVar(&f.techniques, "technique", nil, "try only this technique (repeatable)")
+	cmd.PreRunE = settle
+	// Backquotes in pflag's usage text name the value; these are clearer.
+	fs.Lookup("server").Usage = "server string, as 'bodkin serve' prints it (BODKIN_SERVER)"
+}
+
+func addKey(cmd *cobra.Command, key *string) {
+	cmd.Flags().StringVar(key, "key", "", "file of the identity key (BODKIN_KEY; default in the XDG data directory)")
+}
+
+func addJSON(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write events to standard error, one JSON object a line")
+}
+
+func loadKey(file string) (bodkin.Key, error) {
+	if file == "" {
+		dir, err := dataDir()
+		if err != nil {
+			return bodkin.Key{}, err
+		}
+		file = filepath.Join(dir, "key")
+	}
+	return bodkin.LoadKey(file)
+}
+
+// open starts a node with these flags.
+func (f *nodeFlags) open(observe func(bodkin.Event)) (*bodkin.Node, error) {
+	key, err := loadKey(f.key)
+	if err != nil {
+		return nil, err
+	}
+	return bodkin.New(bodkin.Config{
+		Key:        key,
+		Server:     f.server,
+		Port:       f.port,
+		RelayOnly:  f.relayOnly,
+		DirectOnly: f.directOnly,
+		Techniques: f.techniques,
+		Observe:    observe,
+	})
+}
+
+// whileRunning runs f and gives up when ctx ends, so that a signal interrupts
+// even a read of standard input, which nothing else can.
+func whileRunning(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,411 @@
+package bodkin
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/punch"
+	"github.com/bodkin-net/bodkin/internal/machine/rendezvous"
+	wire "github.com/bodkin-net/bodkin/internal/wire/rendezvous"
+)
+
+const (
+	packetQueue  = 1024 // datagrams that wait for the control goroutine
+	resolveRetry = 3 * time.Second
+)
+
+// control owns the machines that make connections come about: the rendezvous
+// clients and, for each attempt, the hole punching. One goroutine runs it;
+// others hand it packets and functions.
+type control struct {
+	n       *Node
+	packets chan packet
+	calls   chan func(now time.Time)
+	kicked  chan struct{} // of capacity 1: look at the sessions again
+	done    chan struct{}
+
+	udp, tcp *uplink // either may be nil: no such place in the server string
+	listens  bool    // peers may ask for this node
+	wrong    *Error  // a server answered that is not the pinned one
+	waiting  []waiter
+
+	attempts map[attemptID]*attempt
+	relays   map[rendezvous.RelayID]*attempt
+	seen     offerLog
+	watched  map[*session]*watch
+}
+
+type packet struct {
+	from netip.AddrPort
+	data []byte
+}
+
+// waiter is a caller that waits for a registration.
+type waiter struct {
+	until time.Time
+	done  chan error // of capacity 1
+}
+
+func newControl(n *Node) *control {
+	return &control{
+		n:        n,
+		packets:  make(chan packet, packetQueue),
+		calls:    make(chan func(time.Time)),
+		kicked:   make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		attempts: make(map[attemptID]*attempt),
+		relays:   make(map[rendezvous.RelayID]*attempt),
+		watched:  make(map[*session]*watch),
+	}
+}
+
+// HandlePacket queues a datagram that is neither QUIC nor relayed. When the
+// queue is full it is lost, and whoever sent it sends again.
+func (c *control) HandlePacket(from netip.AddrPort, b []byte) {
+	select {
+	case c.packets <- packet{from, slices.Clone(b)}:
+	default:
+	}
+}
+
+// do runs f in the control goroutine and returns when it was taken, or false
+// when the node is closed. It must not be called from that goroutine.
+func (c *control) do(f func(now time.Time)) bool {
+	select {
+	case c.calls <- f:
+		return true
+	case <-c.done:
+		return false
+	}
+}
+
+// kick makes the control goroutine look at the sessions. It never blocks.
+func (c *control) kick() { notify(c.kicked) }
+
+func (c *control) run() {
+	defer close(c.done)
+	c.n.spawn(c.resolve)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(c.settle(time.Now()))
+		select {
+		case p := <-c.packets:
+			c.dispatch(time.Now(), p)
+		case f := <-c.calls:
+			f(time.Now())
+		case <-c.kicked:
+		case <-timer.C:
+		case <-c.n.ctx.Done():
+			c.shutdown()
+			return
+		}
+	}
+}
+
+// settle does what is due, sends what the machines want sent, and returns how
+// long there is nothing to do.
+func (c *control) settle(now time.Time) time.Duration {
+	next := now.Add(time.Hour)
+	at := func(t time.Time) {
+		if t.Before(next) {
+			next = t
+		}
+	}
+	if u := c.tcp; u != nil && u.wanted && u.conn == nil && !u.dialing {
+		if u.nextDial.After(now) {
+			at(u.nextDial)
+		} else {
+			u.dial()
+		}
+	}
+	for _, u := range c.uplinks() {
+		if t, ok := u.client.NextTimeout(); ok && !t.After(now) {
+			u.client.HandleTimeout(now)
+		}
+		c.drain(now, u)
+	}
+	for _, a := range c.attempts {
+		c.settleAttempt(now, a, at)
+	}
+	for _, w := range c.watched {
+		c.settleWatch(now, w, at)
+	}
+	c.waiting = slices.DeleteFunc(c.waiting, func(w waiter) bool {
+		if at(w.until); w.until.After(now) {
+			return false
+		}
+		w.done <- c.unreachable()
+		return true
+	})
+	for _, u := range c.uplinks() { // the others may have given it work
+		c.drain(now, u)
+		if t, ok := u.client.NextTimeout(); ok {
+			at(t)
+		}
+	}
+	return max(next.Sub(now), 0)
+}
+
+func (c *control) uplinks() []*uplink {
+	var all []*uplink
+	for _, u := range []*uplink{c.udp, c.tcp} {
+		if u != nil {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
+// active is the uplink through which the server knows us now, UDP before TCP.
+func (c *control) active() *uplink {
+	for _, u := range c.uplinks() {
+		if u.up {
+			return u
+		}
+	}
+	return nil
+}
+
+// drain sends a client's messages and handles its events.
+func (c *control) drain(now time.Time, u *uplink) {
+	for {
+		b, ok := u.client.Poll()
+		if !ok {
+			break
+		}
+		u.send(b)
+		if t, _, _ := wire.Header(b); t == wire.TypeConnect {
+			if m, err := wire.ParseConnect(b); err == nil {
+				c.requestLeft(now, u, m.Relay)
+			}
+		}
+	}
+	for {
+		e, ok := u.client.Event()
+		if !ok {
+			return
+		}
+		c.clientEvent(now, u, e)
+	}
+}
+
+func (c *control) clientEvent(now time.Time, u *uplink, e rendezvous.ClientEvent) {
+	log := c.n.cfg.Log
+	switch e := e.(type) {
+	case rendezvous.Registered:
+		c.registered(now, u, e)
+	case rendezvous.MappedChanged:
+		u.mapped = e.New
+		log.Debug("the server sees another endpoint", "old", e.Old, "new", e.New)
+	case rendezvous.Lost:
+		u.up = false
+		log.Debug("the server does not answer", "transport", u.transport)
+		if u == c.udp && c.tcp != nil {
+			c.tcp.wanted, c.tcp.nextDial = true, now
+		}
+	case rendezvous.WrongServer:
+		c.wrong = &Error{Code: WrongServer, Remote: true,
+			Text: "the server proved another identity: " + e.Got.String(),
+			Hint: "compare the server string with the one that `bodkin serve` prints; somebody may be in between"}
+		c.failWaiting(c.wrong)
+	case rendezvous.Refused:
+		log.Debug("the server refuses the registration", "reason", e.Reason)
+	case rendezvous.Connected:
+		c.connected(now, u, e)
+	case rendezvous.Requested:
+		c.requested(now, u, e)
+	case rendezvous.Signalled:
+		c.signalled(now, e)
+	}
+}
+
+func (c *control) registered(now time.Time, u *uplink, e rendezvous.Registered) {
+	fresh := !u.up
+	u.up, u.mapped, c.wrong = true, e.Mapped, nil
+	if u == c.udp {
+		c.n.socket.TrustRelays(u.server)
+	}
+	if u == c.udp && c.tcp != nil {
+		c.tcp.wanted = false
+		c.tcp.detach()
+	}
+	for _, w := range c.waiting {
+		w.done <- nil
+	}
+	c.waiting = nil
+	for _, a := range c.attempts {
+		c.askAgain(now, u, a)
+	}
+	if fresh {
+		c.n.emit(Event{Type: EventRegistered, ID: c.n.ID(), Server: u.server.String(), Transport: u.transport})
+	}
+}
+
+// dispatch hands a datagram to the machine it is for.
+func (c *control) dispatch(now time.Time, p packet) {
+	if len(p.data) > 0 && p.data[0] == wire.First {
+		if c.udp != nil {
+			c.udp.handle(now, p.from, p.data)
+		}
+		return
+	}
+	for _, a := range c.attempts {
+		if a.punch != nil && a.punch.HandlePacket(now, p.from, p.data) {
+			return
+		}
+	}
+}
+
+// techniqueTo says how the direct path to an endpoint came about, as far as the
+// hole punching knows.
+func (c *control) techniqueTo(remote netip.AddrPort) string {
+	found := make(chan string, 1)
+	ok := c.do(func(time.Time) {
+		for _, a := range c.attempts {
+			if t := a.ways[remote]; t != "" {
+				found <- string(t)
+				return
+			}
+		}
+		found <- string(punch.Punch)
+	})
+	if !ok {
+		return ""
+	}
+	return <-found
+}
+
+// listening tells the server, with the next registration at the latest, whether
+// this node is to be found.
+func (c *control) listening(yes bool) {
+	c.n.spawn(func() {
+		c.do(func(now time.Time) {
+			c.listens = yes
+		})
+	})
+}
+
+// resolve turns the server string's hosts into endpoints, again and again until
+// it has one.
+func (c *control) resolve() {
+	for {
+		var udp, tcp []netip.AddrPort
+		for _, p := range c.n.where.Places {
+			addrs, err := c.n.cfg.Network.LookupIP(c.n.ctx, p.Host)
+			if err != nil {
+				c.n.cfg.Log.Debug("cannot resolve the server's name", "host", p.Host, "err", err)
+			}
+			for _, a := range addrs {
+				at := netip.AddrPortFrom(a.Unmap(), p.Port)
+				if p.UDP {
+					udp = append(udp, at)
+				}
+				if p.TCP {
+					tcp = append(tcp, at)
+				}
+			}
+		}
+		if len(udp)+len(tcp) > 0 {
+			c.do(func(now time.Time) { c.begin(now, udp, tcp) })
+			return
+		}
+		select {
+		case <-time.After(resolveRetry):
+		case <-c.n.ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *control) begin(now time.Time, udp, tcp []netip.AddrPort) {
+	if len(udp) > 0 {
+		c.udp = c.newUplink("udp", udp)
+		c.udp.client.Start(now)
+	}
+	if len(tcp) > 0 {
+		c.tcp = c.newUplink("tcp", tcp)
+		c.tcp.wanted, c.tcp.nextDial = true, now
+		if c.udp != nil {
+			c.tcp.nextDial = now.Add(udpHeadStart)
+		}
+	}
+	for _, a := range c.attempts {
+		c.ask(now, a)
+	}
+}
+
+func (c *control) sendUDP(to netip.AddrPort, b []byte) {
+	if err := c.n.socket.Send(to, b); err != nil {
+		c.n.cfg.Log.Debug("cannot send", "to", to, "err", err)
+	}
+}
+
+// unreachable is why there is no server.
+func (c *control) unreachable() error {
+	if c.wrong != nil {
+		return c.wrong
+	}
+	if c.udp == nil && c.tcp == nil {
+		return &Error{Code: ServerUnreachable, Text: "the server's name cannot be resolved", Hint: "check the name in the server string, and this machine's DNS"}
+	}
+	return &Error{Code: ServerUnreachable, Text: "no answer from the server at " + c.n.where.Places[0].Host,
+		Hint: "check that `bodkin serve` runs there, and that nothing in between blocks its UDP and TCP port"}
+}
+
+func (c *control) failWaiting(err error) {
+	for _, w := range c.waiting {
+		w.done <- err
+	}
+	c.waiting = nil
+	for _, a := range c.attempts {
+		if a.offerer && !a.asked {
+			c.failAttempt(a, err)
+		}
+	}
+}
+
+// awaitServer returns when a server has registered us, or when it takes too long.
+func (c *control) awaitServer(ctx context.Context) error {
+	done := make(chan error, 1)
+	ok := c.do(func(now time.Time) {
+		switch {
+		case c.active() != nil:
+			done <- nil
+		case c.wrong != nil:
+			done <- c.wrong
+		default:
+			c.waiting = append(c.waiting, waiter{now.Add(c.n.cfg.ServerTimeout), done})
+		}
+	})
+	if !ok {
+		return c.n.closedError()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-c.done:
+		return c.n.closedError()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// bye tells the server that this node goes, so that peers are told so too.
+func (c *control) bye() {
+	c.do(func(now time.Time) {
+		for _, u := range c.uplinks() {
+			u.client.Bye(now)
+		}
+	})
+	c.do(func(time.Time) {}) // taken after settle has sent the first
+}
+
+func (c *control) shutdown() {
+	if c.tcp != nil {
+		c.tcp.detach()
+	}
+	c.failWaiting(c.n.closedError())
+}

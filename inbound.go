@@ -1,0 +1,114 @@
+package bodkin
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/link"
+	"github.com/bodkin-net/bodkin/internal/netio"
+	"github.com/bodkin-net/bodkin/internal/wire/frame"
+)
+
+const (
+	helloTimeout = 5 * time.Second // from the handshake to the link's HELLO
+	maxSessions  = 4096            // of peers, at once
+)
+
+// acceptLinks takes the links that peers make to this node.
+func (n *Node) acceptLinks(q *link.QUIC) {
+	for {
+		l, err := q.Accept(n.ctx)
+		if err != nil {
+			return // the node closes
+		}
+		path := Path{Kind: Relay, Transport: "udp", Technique: "relay", Local: n.LocalAddr()}
+		switch to := l.RemoteAddr().(type) {
+		case netio.RelayAddr:
+			path.Remote = n.socket.RelayServer(to.ID)
+		case *net.UDPAddr:
+			at := to.AddrPort()
+			path = n.ctl.directPath(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), "")
+		}
+		if !n.spawn(func() { n.receiveLink(l, path) }) {
+			l.Close("closing")
+		}
+	}
+}
+
+// receiveLink runs a link that the peer made. Its first frame, HELLO, says which
+// session it is for.
+func (n *Node) receiveLink(l link.Link, path Path) {
+	var sl *sessionLink
+	var s *session
+	refused := false
+	timer := time.AfterFunc(helloTimeout, func() { l.Close("no session came of it") })
+	defer timer.Stop()
+	err := l.Receive(func(f frame.Frame) error {
+		switch {
+		case s != nil:
+			return s.handle(sl, &f)
+		case refused:
+			return nil
+		case f.Type != frame.HELLO:
+			return errors.New("the first frame is not HELLO")
+		}
+		found, code := n.sessionOf(l.Peer(), &f)
+		if found == nil {
+			// The peer ends the link when it has read why; the timer, if not.
+			refused = true
+			n.spawn(func() { l.Send(frame.Frame{Type: frame.CLOSE, Code: code}) })
+			return nil
+		}
+		if path.Technique == "" {
+			path.Technique = n.ctl.techniqueTo(path.Remote)
+		}
+		if sl = found.add(l, path, attemptID(f.Attempt)); sl == nil {
+			return errors.New("the session is over")
+		}
+		s = found
+		timer.Stop()
+		return s.handle(sl, &f)
+	})
+	if s != nil {
+		s.down(sl, err)
+		return
+	}
+	n.dropRelay(l)
+}
+
+// dropRelay forgets the relay that a link went over.
+func (n *Node) dropRelay(l link.Link) {
+	if to, ok := l.RemoteAddr().(netio.RelayAddr); ok {
+		n.socket.RemoveRelay(to.ID)
+	}
+}
+
+// sessionOf finds the session that a HELLO names, or begins it if the peer may;
+// or says with which code to refuse it.
+func (n *Node) sessionOf(peer ID, f *frame.Frame) (*session, uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.sessions[f.Session]
+	switch {
+	case s != nil && s.peer == peer && !s.controller:
+		return s, 0
+	case s != nil, f.Flags&frame.NewSession == 0:
+		return nil, frame.UnknownSession
+	case !n.accepts(peer), len(n.sessions) >= maxSessions, n.ctx.Err() != nil:
+		return nil, frame.Refused
+	}
+	s = n.newSession(peer, f.Session, false)
+	n.sessions[f.Session] = s
+	n.spawn(func() { n.ctl.do(func(now time.Time) { n.ctl.watchSession(now, s) }) })
+	return s, 0
+}
+
+// deliver hands a peer's stream to the listener.
+func (n *Node) deliver(c *Conn) bool {
+	n.mu.Lock()
+	l := n.listener
+	n.mu.Unlock()
+	return l != nil && l.offer(c)
+}

@@ -1,0 +1,410 @@
+package bodkin
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/link"
+	machine "github.com/bodkin-net/bodkin/internal/machine/session"
+	"github.com/bodkin-net/bodkin/internal/wire/frame"
+)
+
+// session drives a session machine: one lock around it, one goroutine that
+// writes and one that reads for each link, one timer.
+type session struct {
+	n          *Node
+	peer       ID
+	id         sessionID
+	controller bool
+
+	// handshake ends with the session, and with it the handshakes for it.
+	handshake context.Context
+	cancel    context.CancelFunc
+
+	mu       sync.Mutex
+	m        *machine.Machine
+	links    map[machine.LinkID]*sessionLink
+	lastID   machine.LinkID
+	inUse    machine.LinkID
+	conns    map[machine.StreamID]*Conn
+	claims   int // callers about to open a stream; -1: it closes. Guarded by n.mu
+	path     Path
+	moved    chan struct{} // closed and replaced when path changes
+	ready    chan struct{} // closed when the first link is in use
+	openable chan struct{} // of capacity 1: the peer allows more streams
+	err      error         // why it is over
+	done     chan struct{} // closed when it is over
+	timer    *time.Timer
+}
+
+// sessionLink is a link of a session.
+type sessionLink struct {
+	link.Link
+	id   machine.LinkID
+	path Path
+	wake chan struct{} // of capacity 1: there is something to send
+}
+
+func (n *Node) newSession(peer ID, id sessionID, controller bool) *session {
+	s := &session{n: n, peer: peer, id: id, controller: controller,
+		m:     machine.New(machine.Config{Controller: controller, Session: id}),
+		links: make(map[machine.LinkID]*sessionLink),
+		conns: make(map[machine.StreamID]*Conn),
+		moved: make(chan struct{}), ready: make(chan struct{}), openable: make(chan struct{}, 1), done: make(chan struct{})}
+	s.handshake, s.cancel = context.WithCancel(n.ctx)
+	return s
+}
+
+// session finds a session that is not over.
+func (n *Node) session(id sessionID) *session {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sessions[id]
+}
+
+// rank orders links: the session goes over the highest.
+func rank(p Path) int {
+	switch {
+	case p.Kind == Direct:
+		return 3
+	case p.Transport == "udp":
+		return 2
+	}
+	return 1
+}
+
+// join adds a link whose handshake is done, on the side that dialled it.
+func (s *session) join(l link.Link, path Path, attempt attemptID) {
+	sl := s.add(l, path, attempt)
+	if sl == nil {
+		l.Close("the session is over")
+		return
+	}
+	s.n.spawn(func() {
+		s.down(sl, sl.Receive(func(f frame.Frame) error { return s.handle(sl, &f) }))
+	})
+}
+
+func (s *session) add(l link.Link, path Path, attempt attemptID) *sessionLink {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return nil
+	}
+	s.lastID++
+	sl := &sessionLink{Link: l, id: s.lastID, path: path, wake: make(chan struct{}, 1)}
+	s.links[sl.id] = sl
+	s.m.LinkUp(time.Now(), sl.id, rank(path), attempt)
+	s.settle()
+	s.mu.Unlock()
+	s.n.spawn(func() { s.write(sl) })
+	s.n.ctl.kick()
+	return sl
+}
+
+// counts tells how many links of each kind stand.
+func (s *session) counts() (relay, direct int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.links {
+		if sl.path.Kind == Direct {
+			direct++
+		} else {
+			relay++
+		}
+	}
+	return relay, direct
+}
+
+// handle takes a frame that a link brought.
+func (s *session) handle(sl *sessionLink, f *frame.Frame) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.m.HandleFrame(time.Now(), sl.id, f)
+	s.settle()
+	return err
+}
+
+// down takes away a link that has ended.
+func (s *session) down(sl *sessionLink, err error) {
+	s.n.cfg.Log.Debug("link ended", "peer", s.peer.Short(), "path", sl.path, "err", err)
+	s.mu.Lock()
+	s.m.LinkDown(time.Now(), sl.id)
+	delete(s.links, sl.id)
+	s.settle()
+	s.mu.Unlock()
+	s.n.dropRelay(sl)
+	s.n.ctl.kick()
+}
+
+// write sends what the machine has for a link, until the link ends.
+func (s *session) write(sl *sessionLink) {
+	for {
+		s.mu.Lock()
+		f, ok := s.m.Next(time.Now(), sl.id)
+		s.settle()
+		s.mu.Unlock()
+		if !ok {
+			select {
+			case <-sl.wake:
+				continue
+			case <-sl.Done():
+				return
+			}
+		}
+		err := sl.Send(f)
+		s.mu.Lock()
+		s.m.Sent(time.Now(), sl.id, f)
+		s.settle()
+		s.mu.Unlock()
+		if err != nil {
+			sl.Close(err.Error())
+			return
+		}
+	}
+}
+
+// settle handles what a call into the machine has brought about. The lock is
+// held.
+func (s *session) settle() {
+	for {
+		e, ok := s.m.Event()
+		if !ok {
+			break
+		}
+		s.event(e)
+	}
+	for {
+		w, ok := s.m.Wake()
+		if !ok {
+			break
+		}
+		s.wakeUp(w)
+	}
+	s.setTimer()
+}
+
+func (s *session) event(e machine.Event) {
+	switch e := e.(type) {
+	case machine.LinkInUse:
+		sl := s.links[e.Link]
+		if sl == nil {
+			return
+		}
+		s.inUse = e.Link
+		s.setPath(sl)
+	case machine.LinkDead:
+		if sl := s.links[e.Link]; sl != nil {
+			go sl.Close(e.Reason)
+		}
+	case machine.Closed:
+		s.finish(s.closeError(e))
+	}
+}
+
+// setPath tells of the path now in use.
+func (s *session) setPath(sl *sessionLink) {
+	path := sl.path
+	path.RTT = sl.RTT()
+	if s.path.Equal(path) {
+		return
+	}
+	s.path = path
+	close(s.moved)
+	s.moved = make(chan struct{})
+	select {
+	case <-s.ready:
+	default:
+		close(s.ready)
+	}
+	s.n.emit(Event{Type: EventPath, Peer: s.peer, Path: path})
+}
+
+func (s *session) wakeUp(w machine.Wake) {
+	var c chan struct{}
+	switch w.Kind {
+	case machine.WakeLink:
+		if sl := s.links[w.Link]; sl != nil {
+			c = sl.wake
+		}
+	case machine.WakeRead:
+		if conn := s.conns[w.Stream]; conn != nil {
+			c = conn.readable
+		}
+	case machine.WakeWrite:
+		if conn := s.conns[w.Stream]; conn != nil {
+			c = conn.writable
+		}
+	case machine.WakeFlush:
+		if conn := s.conns[w.Stream]; conn != nil {
+			c = conn.flushed
+		}
+	case machine.WakeOpen:
+		c = s.openable
+	case machine.WakeAccept:
+		s.acceptStreams()
+	}
+	notify(c)
+}
+
+// notify leaves a note in a channel of capacity 1; a nil channel is nobody.
+func notify(c chan struct{}) {
+	if c == nil {
+		return
+	}
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// acceptStreams hands the streams that the peer has opened to the listener.
+func (s *session) acceptStreams() {
+	for {
+		id, ok := s.m.Accept()
+		if !ok {
+			return
+		}
+		conn := s.newConn(id)
+		if !s.n.deliver(conn) {
+			delete(s.conns, id)
+			s.m.Reset(id, frame.Refused)
+			continue
+		}
+		s.n.emit(Event{Type: EventStream, Peer: s.peer, Dir: "in"})
+	}
+}
+
+func (s *session) setTimer() {
+	at, ok := s.m.NextTimeout()
+	switch {
+	case s.timer == nil && ok:
+		s.timer = time.AfterFunc(time.Until(at), s.timeout)
+	case ok:
+		s.timer.Reset(time.Until(at))
+	case s.timer != nil:
+		s.timer.Stop()
+	}
+}
+
+func (s *session) timeout() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	s.m.HandleTimeout(time.Now())
+	s.settle()
+}
+
+// linked tells whether any link stands.
+func (s *session) linked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.links) > 0
+}
+
+// dropDirect closes the direct links: their path was found dead.
+func (s *session) dropDirect(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sl := range s.links {
+		if sl.path.Kind == Direct {
+			go sl.Close(why)
+		}
+	}
+}
+
+// fail ends the session at once, with an error for whoever uses it.
+func (s *session) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finish(err)
+	s.m.Close(time.Now(), frame.Timeout, "no path")
+}
+
+// finish marks the session as over. The lock is held.
+func (s *session) finish(err error) {
+	if s.err != nil {
+		return
+	}
+	s.err = err
+	close(s.done)
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	for _, sl := range s.links {
+		go sl.Close("the session is over")
+	}
+	s.cancel()
+	s.n.mu.Lock()
+	delete(s.n.sessions, s.id)
+	s.n.mu.Unlock()
+	s.n.ctl.kick()
+}
+
+// close delivers what was written and ends the session; done tells when.
+func (s *session) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m.Close(time.Now(), frame.NoError, "")
+	s.settle()
+}
+
+// closeIfUnused ends a session that this side began when nothing of it is in
+// use. The lock is held.
+func (s *session) closeIfUnused() {
+	if !s.controller || len(s.conns) > 0 {
+		return
+	}
+	s.n.mu.Lock()
+	unused := s.claims == 0
+	if unused {
+		s.claims = -1
+	}
+	s.n.mu.Unlock()
+	if unused {
+		s.m.Close(time.Now(), frame.NoError, "")
+	}
+}
+
+// reason is why the session is over.
+func (s *session) reason() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// currentPath is the path in use as measured now. The lock is held.
+func (s *session) currentPath() Path {
+	path := s.path
+	if sl := s.links[s.inUse]; sl != nil {
+		path.RTT = sl.RTT()
+	}
+	return path
+}
+
+// closeError turns the machine's word into ours.
+func (s *session) closeError(e machine.Closed) error {
+	c := e.Err
+	switch {
+	case c == nil || !c.Remote && c.Code == frame.NoError:
+		return &Error{Code: Closed, Text: "the connection is closed"}
+	case c.Code == frame.UnknownSession:
+		return &Error{Code: PeerLost, Remote: true, Text: "the peer was restarted and knows nothing of this connection"}
+	case c.Code == frame.Refused:
+		return &Error{Code: PeerRefused, Remote: true, Text: "the peer does not accept this connection"}
+	case c.Code == frame.ProtocolError:
+		return &Error{Code: PeerClosed, Remote: !c.Remote, Text: "the session broke: " + c.Text}
+	}
+	return &Error{Code: PeerClosed, Remote: true, Text: "the peer closed the connection", Err: nonEmpty(c.Text)}
+}
+
+func nonEmpty(text string) error {
+	if text == "" {
+		return nil
+	}
+	return errors.New(text)
+}
