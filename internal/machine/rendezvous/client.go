@@ -52,7 +52,8 @@ const (
 	// HELLO is sent, and repeated for ever. A COOKIE leaves it.
 	greeting
 	// REGISTER is sent three times, CONNECTs right behind it. REGISTERED
-	// leaves it; REFUSED and silence go back to greeting.
+	// leaves it; REFUSED and silence go back to greeting, where a REGISTERED
+	// that comes late is still welcome.
 	registering
 	// KEEPALIVEs are sent. WHO, and three without an answer, go back to
 	// greeting.
@@ -69,7 +70,7 @@ type greetingState struct {
 type registeringState struct {
 	cookie   wire.CookieBytes
 	sequence uint64
-	packet   []byte
+	packet   []byte // nil: no REGISTER was sent that can still be answered
 	sent     int
 	refused  int
 	next     time.Time
@@ -147,10 +148,11 @@ func (c *Client) Bye(now time.Time) {
 		c.sendMAC(wire.Bye{Tx: c.tx(), Handle: c.home.handle}.Append(nil))
 	}
 	c.state, c.up, c.connects = idle, false, nil
+	c.reg = registeringState{}
 }
 
 // Signal sends a signal to the relay's other party, once: whoever waits for an
-// answer repeats it. While there is no registration it is not sent.
+// answer repeats it. Without a registration it is not sent.
 func (c *Client) Signal(now time.Time, relay RelayID, sealed []byte) {
 	if handle, ok := c.handle(); ok {
 		c.sendMAC(wire.Signal{Tx: c.tx(), Handle: handle, Relay: relay, Sealed: sealed}.Append(nil))
@@ -166,16 +168,13 @@ func (c *Client) Preface(id RelayID) ([]byte, error) {
 	return c.mac.Append(b, 0, &c.key), nil
 }
 
-// handle is what a message carries now: zero behind a REGISTER that was sent
-// and not answered yet, see the package wire/rendezvous.
+// handle is what a message carries now: zero after a REGISTER whose answer did
+// not come, or not yet, see the package wire/rendezvous.
 func (c *Client) handle() (Handle, bool) {
-	switch c.state {
-	case registering:
-		return Handle{}, true
-	case registered:
+	if c.state == registered {
 		return c.home.handle, true
 	}
-	return Handle{}, false
+	return Handle{}, c.reg.packet != nil
 }
 
 func (c *Client) tx() uint64 {

@@ -76,8 +76,8 @@ func (c *Client) sendConnect(now time.Time, k *connecting) {
 }
 
 func (c *Client) repeatConnects(now time.Time) {
-	if _, ok := c.handle(); !ok {
-		return
+	if c.state == greeting {
+		return // they leave with the REGISTER
 	}
 	var silent []RelayID
 	for _, k := range c.connects {

@@ -7,7 +7,7 @@ import (
 )
 
 func (c *Client) startGreeting(now time.Time) {
-	c.state = greeting
+	c.state, c.reg = greeting, registeringState{}
 	c.greet = greetingState{tx: c.rand.Uint64()}
 	c.sendHello(now)
 }
@@ -100,7 +100,7 @@ func (c *Client) repeatRegister(now time.Time) {
 }
 
 func (c *Client) handleRegistered(now time.Time, m wire.Registered) {
-	if c.state != registering || m.Tx != c.reg.sequence {
+	if c.state == registered || c.reg.packet == nil || m.Tx != c.reg.sequence {
 		return
 	}
 	c.state, c.up = registered, true
@@ -130,7 +130,7 @@ func (c *Client) handleRefused(now time.Time, m wire.Refused) {
 	}
 	c.lost()
 	c.tell(Refused{Reason: m.Reason})
-	c.state = greeting
+	c.state, c.reg = greeting, registeringState{}
 	c.greet = greetingState{
 		tx:   c.rand.Uint64(),
 		sent: len(answerWaits),
@@ -161,6 +161,7 @@ func (c *Client) restKeepAlive(now time.Time) {
 func (c *Client) sendKeepAlive(now time.Time) {
 	h := &c.home
 	if h.unanswered == keepAliveTries {
+		c.reg = registeringState{}
 		c.greetSlowly(now)
 		return
 	}

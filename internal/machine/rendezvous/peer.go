@@ -68,6 +68,9 @@ func (p *peer) can() Kinds {
 	return k
 }
 
+// largest is the largest txid that either end used under the key.
+func (p *peer) largest() uint64 { return max(p.window.Top(), p.tx) }
+
 func handleOf(i, generation uint32) (h Handle) {
 	binary.BigEndian.PutUint32(h[:], i)
 	binary.BigEndian.PutUint32(h[4:], generation)

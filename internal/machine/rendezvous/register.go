@@ -104,7 +104,7 @@ func (s *Server) registerKnown(from Addr, b []byte, m wire.Register, i uint32, p
 		s.registered(i, p) // the first answer was lost
 	case m.Sequence <= stored:
 		s.drop(DropReplay)
-		s.refuse(from, &p.key, m.Sequence, wire.ReasonSequence, stored)
+		s.refuse(from, &p.key, m.Sequence, wire.ReasonSequence, p.largest())
 	default:
 		s.expiry.disarm(i)
 		s.displace(p)
@@ -154,8 +154,9 @@ func (s *Server) admit(from Addr, m wire.Register, i uint32, p *peer) {
 	lifetime = max(min(lifetime, s.cfg.MaxLifetime), minLifetime)
 	p.lifetime = uint16(min(lifetime/time.Second, 1<<16-1))
 	p.flags = m.Flags
-	p.window = wire.NewWindow(m.Sequence)
-	p.tx = m.Sequence
+	// A message behind this REGISTER may have overtaken it, and counts as seen.
+	p.window.Rebase(m.Sequence)
+	p.tx = max(p.tx, m.Sequence)
 	p.generation = uint32(s.rand.Uint64()) | 1
 	s.place(i, p, from)
 	p.due = s.after(time.Duration(p.lifetime) * time.Second)
@@ -251,7 +252,7 @@ func (s *Server) bye(from Addr, b []byte) bool {
 		return false
 	}
 	if i, p, ok := s.sender(from, m.Handle, m.Tx, b); ok {
-		s.gone[s.hash.id((*[32]byte)(&p.id))%departedLen] = departure{p.id, p.window.Base()}
+		s.gone[s.hash.id((*[32]byte)(&p.id))%departedLen] = departure{p.id, p.largest()}
 		s.forget(i, p)
 	}
 	return true

@@ -343,7 +343,7 @@ func FuzzParseEndpoint(f *testing.F) {
 
 // Window against the obvious: a set.
 func FuzzWindow(f *testing.F) {
-	f.Add(uint64(5), []byte{1, 2, 2, 1, 70, 3, 6, 7, 200})
+	f.Add(uint64(5), []byte{1, 130, 130, 127, 255, 129, 160, 255, 7, 200, 128, 100, 120, 255, 128})
 	f.Fuzz(func(t *testing.T, base uint64, steps []byte) {
 		if base > 1<<63 {
 			return
@@ -351,6 +351,12 @@ func FuzzWindow(f *testing.F) {
 		w := NewWindow(base)
 		seen, top := map[uint64]bool{}, base
 		for _, s := range steps {
+			if s == 255 {
+				base += 10
+				top = max(top, base)
+				w.Rebase(base)
+				continue
+			}
 			tx := top + uint64(s) - 128
 			if tx > top && s < 128 { // wrapped below zero
 				continue
@@ -365,8 +371,8 @@ func FuzzWindow(f *testing.F) {
 				top = max(top, tx)
 			}
 		}
-		if w.Base() != base {
-			t.Errorf("base %d", w.Base())
+		if w.Base() != base || w.Top() != top {
+			t.Errorf("base %d, top %d; want %d, %d", w.Base(), w.Top(), base, top)
 		}
 	})
 }

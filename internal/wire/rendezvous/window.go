@@ -32,5 +32,16 @@ func (w *Window) Mark(tx uint64) {
 	w.top = tx
 }
 
-// Base is the txid that the window was made with.
+// Rebase makes everything up to base count as seen, and forgets nothing.
+func (w *Window) Rebase(base uint64) {
+	w.base = base
+	if base > w.top {
+		w.top, w.seen = base, 0
+	}
+}
+
+// Base is the txid that the window begins above.
 func (w *Window) Base() uint64 { return w.base }
+
+// Top is the largest txid that counts as seen.
+func (w *Window) Top() uint64 { return w.top }
