@@ -358,7 +358,6 @@ const golden = `
   60ms a > 198.51.100.2:60001    check
   60ms b > 10.0.0.2:4000         check
   80ms a : punch.Answered {Remote:198.51.100.2:60001 Technique:udp-punch}
-  80ms a : punch.Answered {Remote:198.51.100.2:60001 Technique:udp-punch}
   80ms a > 198.51.100.2:60001    answer
   80ms b > 198.51.100.1:60001    answer
   80ms b > 198.51.100.1:60001    full-size answer
