@@ -1,6 +1,8 @@
 package netns
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -41,6 +43,7 @@ var baseSysctls = []sysctl{
 	{"net/ipv6/conf/default/accept_dad", "0"},
 	{"net/ipv6/conf/default/accept_ra", "0"},
 	{"net/ipv6/conf/default/router_solicitations", "0"},
+	{"net/ipv6/conf/default/addr_gen_mode", "1"},
 	{"net/ipv4/conf/all/rp_filter", "0"},
 	{"net/ipv4/conf/default/rp_filter", "0"},
 	{"net/ipv4/conf/all/send_redirects", "0"},
@@ -48,10 +51,15 @@ var baseSysctls = []sysctl{
 	{"net/ipv4/ping_group_range", "0 2147483647"},
 }
 
-// silentSysctl keeps link-local addresses away, and with them the multicasts
-// that come of having one. A TUN device has no neighbours to find; on veth, a
-// router needs a link-local address to ask for its neighbours.
-var silentSysctl = sysctl{"net/ipv6/conf/default/addr_gen_mode", "1"}
+// sysctls of a node without IPv6 keep it from sending what no test asked for.
+func (n *node) sysctls() []sysctl {
+	for _, p := range n.ports {
+		if p.addr(false).IsValid() {
+			return nil
+		}
+	}
+	return []sysctl{{"net/ipv6/conf/default/disable_ipv6", "1"}}
+}
 
 // gatewaySysctls make a router of a namespace. Conntrack counts whole seconds.
 func gatewaySysctls(b nat.Behaviour) []sysctl {
@@ -97,13 +105,26 @@ func (n *node) configure() error {
 		if err := netlink.LinkSetUp(l); err != nil {
 			return fmt.Errorf("netns: interface %s up: %w", p.iface, err)
 		}
-		for _, a := range p.Addrs {
+		addrs := p.Addrs
+		if l.Type() == "veth" {
+			if err := awaitCarrier(p.iface); err != nil {
+				return err
+			}
+			if p.addr(false).IsValid() {
+				// A router asks for its neighbours from a link-local address.
+				addrs = append(addrs[:len(addrs):len(addrs)], p.linkLocal())
+			}
+		}
+		for _, a := range addrs {
 			addr := &netlink.Addr{IPNet: ipNet(a)}
 			if a.Addr().Is6() {
 				addr.Flags = unix.IFA_F_NODAD
 			}
 			if err := netlink.AddrAdd(l, addr); err != nil {
 				return fmt.Errorf("netns: address %s on %s: %w", a, p.iface, err)
+			}
+			if err := awaitLocal(a.Addr()); err != nil {
+				return err
 			}
 		}
 	}
@@ -124,6 +145,46 @@ func (n *node) configure() error {
 		}
 	}
 	return nil
+}
+
+// awaitCarrier waits until the kernel has noticed that a veth pair is up at both
+// ends, which it does in its own time, and before which IPv6 does not work.
+func awaitCarrier(name string) error {
+	return await("interface "+name, func() (bool, error) {
+		l, err := netlink.LinkByName(name)
+		return err == nil && l.Attrs().OperState == netlink.OperUp, err
+	})
+}
+
+// awaitLocal waits for the route that brings packets to an address of IPv6,
+// which a worker of the kernel adds some time after the address.
+func awaitLocal(a netip.Addr) error {
+	if a.Is4() || a.IsLinkLocalUnicast() {
+		return nil
+	}
+	return await("address "+a.String(), func() (bool, error) {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		if errors.Is(err, unix.ENETUNREACH) {
+			return false, nil
+		}
+		return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, err
+	})
+}
+
+func await(what string, ready func() (bool, error)) error {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if ok, err := ready(); ok || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("netns: %s does not come up", what)
+}
+
+// linkLocal is an address that no other port of the network has.
+func (p *port) linkLocal() netip.Prefix {
+	a := [16]byte{0xfe, 0x80}
+	binary.BigEndian.PutUint32(a[12:], uint32(p.index)+1)
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

