@@ -10,7 +10,7 @@ type (
 		Link  LinkID
 		Epoch uint32
 	}
-	// NoLink: the link in use is gone and there is no other.
+	// NoLink: the last link is gone.
 	NoLink struct{}
 	// LinkDead: the link does not work and must be closed. For the machine
 	// it is gone already.

@@ -97,21 +97,25 @@ func (m *Machine) kill(l *link, reason string) {
 func (m *Machine) bury(l *link) {
 	l.dead = true
 	m.forgetLink(l)
+	lost := m.pending == l || m.pending == nil && m.send == l
 	if m.pending == l {
 		m.pending, m.unsure = nil, true
 	}
-	wasInUse := m.send == l
-	if wasInUse {
+	if m.send == l {
 		m.send = nil
 		m.stopLane()
-		if !m.cfg.Controller {
-			for _, other := range m.links {
-				other.lostDue = !other.dead
-			}
+	}
+	switch {
+	case m.cfg.Controller:
+		m.choose()
+	case m.send == nil && m.pending != nil:
+		m.move(m.pending)
+	case lost:
+		for _, other := range m.links {
+			other.lostDue = !other.dead
 		}
 	}
-	m.choose()
-	if wasInUse && m.send == nil && m.state != closed {
+	if m.countLinks() == 0 && m.state != closed {
 		m.event(NoLink{})
 	}
 	m.closeWithout()

@@ -41,7 +41,7 @@ type Machine struct {
 
 	links    []*link
 	send     *link // where everything but the links' own frames goes
-	pending  *link // controller: where the answer to our RESUME is awaited
+	pending  *link // where the next RESUME is awaited, to go over to it
 	asked    time.Time
 	epoch    uint32
 	lane     uint64 // counts changes of send

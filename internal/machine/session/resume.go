@@ -107,26 +107,17 @@ func (m *Machine) resumeFrame() frame.Frame {
 
 func (m *Machine) handleResume(l *link, f *frame.Frame) (broken string) {
 	if m.cfg.Controller {
-		if l != m.pending || f.Epoch != m.epoch {
-			return "" // an answer to an earlier RESUME
-		}
-		if broken := m.learn(f); broken != "" {
-			return broken
-		}
-		m.pending, m.answered = nil, true
-		if m.send == l {
-			m.goOn()
-		} else {
-			l.resumeDue = true // the old link carried on since the first: tell again
-			m.use(l, true)
-		}
-		m.event(LinkInUse{Link: l.id, Epoch: m.epoch})
-		return ""
+		return m.answer(l, f)
 	}
 	switch {
-	case f.Epoch == m.epoch && l == m.send:
-		return m.learn(f)
-	case f.Epoch <= m.epoch:
+	case f.Epoch > m.epoch:
+	case f.Epoch == m.epoch && (l == m.pending || l == m.send):
+		if broken := m.learn(f); broken != "" || l != m.pending {
+			return broken
+		}
+		m.move(l)
+		return ""
+	default:
 		return "" // overtaken by a later one on another link
 	}
 	if broken := m.learn(f); broken != "" {
@@ -136,10 +127,42 @@ func (m *Machine) handleResume(l *link, f *frame.Frame) (broken string) {
 	for _, other := range m.links {
 		other.lostDue, other.resumeDue = false, false
 	}
+	if m.send == nil || m.send == l {
+		m.move(l)
+		return ""
+	}
+	l.resumeDue = true
+	m.pending, m.asked = l, m.now
+	return ""
+}
+
+// answer is the controller's handling of a RESUME.
+func (m *Machine) answer(l *link, f *frame.Frame) (broken string) {
+	if f.Epoch != m.epoch || l != m.pending && l != m.send {
+		return "" // an answer to an earlier RESUME
+	}
+	if broken := m.learn(f); broken != "" || l != m.pending {
+		return broken
+	}
+	m.answered = true
+	if m.send != l {
+		m.move(l)
+		return ""
+	}
+	m.pending = nil
+	l.resumeDue = true
+	m.goOn()
+	m.event(LinkInUse{Link: l.id, Epoch: m.epoch})
+	return ""
+}
+
+// move goes over to l. What went over the old link since the last RESUME may
+// be lost with it, so that it is told again.
+func (m *Machine) move(l *link) {
+	m.pending = nil
 	l.resumeDue = true
 	m.use(l, true)
 	m.event(LinkInUse{Link: l.id, Epoch: m.epoch})
-	return ""
 }
 
 // learn takes the facts of a RESUME. A stream that the peer knew and does not
