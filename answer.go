@@ -121,8 +121,19 @@ func (c *control) connected(now time.Time, u *uplink, e rendezvous.Connected) {
 	if !a.granted {
 		a.granted, a.until = true, now.Add(attemptLife)
 	}
-	if e.Kinds&rendezvous.PacketRelay == 0 && a.kinds&rendezvous.StreamRelay != 0 && e.Kinds&rendezvous.StreamRelay != 0 {
+	lacking := a.kinds &^ e.Kinds
+	a.kinds &= e.Kinds
+	if lacking&rendezvous.PacketRelay != 0 && a.noPacket != nil {
+		a.noPacket()
+		a.relaying = false
+		c.n.socket.RemoveRelay(a.relay)
+	}
+	if a.kinds&rendezvous.PacketRelay == 0 && a.kinds&rendezvous.StreamRelay != 0 {
 		c.streamRelay(a)
+	}
+	if lacking&rendezvous.Direct != 0 {
+		c.noHole(a, "udp-punch", "one of the two sides has no UDP to the server, or uses the relay only")
+		return
 	}
 	c.startPunch(now, a, 0, reflexive(e.Peer))
 }

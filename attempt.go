@@ -1,6 +1,7 @@
 package bodkin
 
 import (
+	"context"
 	"crypto/rand"
 	"net"
 	"net/netip"
@@ -40,7 +41,8 @@ type attempt struct {
 	asked    bool // the request left through uplink
 	granted  bool // the server passed it on
 	uplink   *uplink
-	relaying bool // a relay link stands or is being made
+	relaying bool               // a relay link stands or is being made
+	noPacket context.CancelFunc // ends the handshake through the packet relay
 	answered bool
 	refused  bool
 
@@ -125,15 +127,20 @@ func (c *control) requestLeft(now time.Time, u *uplink, id rendezvous.RelayID) {
 func (c *control) dialRelay(a *attempt, server netip.AddrPort) {
 	a.relaying = true
 	to := c.n.socket.AddRelay(a.relay, server)
+	ctx, cancel := context.WithCancel(a.session.handshake)
+	a.noPacket = cancel
 	c.n.dialLink(func() (link.Link, error) {
-		return c.n.relay.Dial(a.session.handshake, to, a.peer)
+		defer cancel()
+		return c.n.relay.Dial(ctx, to, a.peer)
 	}, func(now time.Time, l link.Link, err error) {
-		if err != nil {
+		switch {
+		case err == nil:
+			a.session.join(l, c.relayPath("udp", server), a.id)
+		case a.kinds&rendezvous.PacketRelay != 0: // else it was given up
 			a.relaying = false
+			c.n.socket.RemoveRelay(a.relay)
 			c.relayFailed(now, a, err)
-			return
 		}
-		a.session.join(l, c.relayPath("udp", server), a.id)
 	})
 }
 
@@ -167,7 +174,7 @@ func (c *control) streamRelay(a *attempt) {
 	n := c.n
 	var server netip.AddrPort
 	n.dialLink(func() (link.Link, error) {
-		conn, from, err := dialFirst(n.ctx, n.cfg.Network, n.localPort(), places)
+		conn, from, err := dialFirst(n.ctx, n.cfg.Network, 0, places)
 		if err != nil {
 			return nil, err
 		}
@@ -289,4 +296,7 @@ func (c *control) failAttempt(a *attempt, err error) {
 // relayFailed is called when no link through the relay came about.
 func (c *control) relayFailed(now time.Time, a *attempt, err error) {
 	c.n.emit(Event{Type: EventAttempt, Peer: a.peer, Technique: "relay", Result: "failed", Reason: err.Error()})
+	if w := c.watched[a.session]; w != nil && w.current == a && !a.session.linked() {
+		w.current, w.nextTry = nil, now.Add(w.backoff)
+	}
 }

@@ -53,6 +53,7 @@ func (n *Node) newSession(peer ID, id sessionID, controller bool) *session {
 		links: make(map[machine.LinkID]*sessionLink),
 		conns: make(map[machine.StreamID]*Conn),
 		moved: make(chan struct{}), ready: make(chan struct{}), openable: make(chan struct{}, 1), done: make(chan struct{})}
+	s.m.Accept() // there is none yet: it asks to be woken for the first
 	s.handshake, s.cancel = context.WithCancel(n.ctx)
 	return s
 }
@@ -97,6 +98,10 @@ func (s *session) add(l link.Link, path Path, attempt attemptID) *sessionLink {
 	sl := &sessionLink{Link: l, id: s.lastID, path: path, wake: make(chan struct{}, 1)}
 	s.links[sl.id] = sl
 	s.m.LinkUp(time.Now(), sl.id, rank(path), attempt)
+	if s.controller && s.path.Kind == "" {
+		s.inUse = sl.id // a new session's first link is in use without being asked for
+		s.setPath(sl)
+	}
 	s.settle()
 	s.mu.Unlock()
 	s.n.spawn(func() { s.write(sl) })

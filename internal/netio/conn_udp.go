@@ -9,7 +9,7 @@ import (
 // udpConn is a *net.UDPConn for quic-go less the datagrams that are not QUIC's.
 // It implements quic.OOBCapablePacketConn, so that quic-go sends with
 // segmentation offload and ECN straight through the socket, and ReadBatch (see
-// batch_unix.go), which quic-go prefers to unwrapping the descriptor.
+// batch_linux.go), which quic-go prefers to unwrapping the descriptor.
 type udpConn struct {
 	s *Socket
 	batch

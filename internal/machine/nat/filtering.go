@@ -16,12 +16,14 @@ import (
 type session struct {
 	// remote is the remote endpoint (TCP), or what the filtering policy keeps
 	// of it. TCP under address-dependent filtering has both: the connections,
-	// and the address with port 0.
+	// and their address with port 0, which has no timer of its own and lives
+	// while there are connections.
 	remote  netip.AddrPort
 	expires int64
 	mapping uint32 // 0: a free element, and next is the next free one
 	prev    uint32
 	next    uint32
+	conns   uint32 // the connections that an address stands for
 	class   class
 	tcp     tcpState
 }
@@ -69,6 +71,9 @@ func (g *Gateway) dropSession(ref uint32) {
 	g.unlink(ref)
 	s := &g.sessions[ref]
 	at := s.mapping
+	if g.mappings[at].proto == ip.TCP && g.cfg.Filtering == AddressDependent && s.remote.Port() != 0 {
+		g.leave(at, s.remote)
+	}
 	g.bySession.remove(g.sessionHash(at, s.remote), ref)
 	*s = session{next: g.freeSession}
 	g.freeSession = ref
@@ -91,33 +96,59 @@ func (g *Gateway) permit(m uint32, p *ip.Packet, remote netip.AddrPort) bool {
 	case ip.ICMP:
 		return g.keep(m, g.cfg.Filtering.depends(remote), classICMP)
 	}
-	ref := g.sessionOf(m, remote)
-	if ref == 0 {
-		if ref = g.newSession(m, remote, g.maxSessions); ref == 0 {
-			return false
-		}
-	}
-	s := &g.sessions[ref]
-	s.tcp = s.tcp.next(p.TCPFlags(), outbound)
-	g.touch(ref, s.tcp.class())
-	if g.cfg.Filtering == AddressDependent {
-		return g.keep(m, AddressDependent.depends(remote), s.tcp.class())
-	}
-	return true
+	return g.connection(m, p, remote, outbound, g.maxSessions)
 }
 
-// keep makes sure that m has the session for at least the timeout of c.
+// keep makes sure that m has the session.
 func (g *Gateway) keep(m uint32, remote netip.AddrPort, c class) bool {
 	ref := g.sessionOf(m, remote)
 	if ref == 0 {
 		if ref = g.newSession(m, remote, g.maxSessions); ref == 0 {
 			return false
 		}
-	} else if g.sessions[ref].expires > g.now+g.lists[c].timeout {
-		return true
 	}
 	g.touch(ref, c)
 	return true
+}
+
+// connection keeps track of a TCP connection, maybe a new one. False: the
+// table holds most already.
+func (g *Gateway) connection(m uint32, p *ip.Packet, remote netip.AddrPort, d direction, most int) bool {
+	ref := g.sessionOf(m, remote)
+	if ref == 0 {
+		if g.cfg.Filtering == AddressDependent && !g.join(m, remote, most-1) {
+			return false
+		}
+		if ref = g.newSession(m, remote, most); ref == 0 {
+			return false
+		}
+	}
+	s := &g.sessions[ref]
+	s.tcp = s.tcp.next(p.TCPFlags(), d)
+	g.touch(ref, s.tcp.class())
+	return true
+}
+
+// join counts a new connection to remote's address, and leave one less.
+func (g *Gateway) join(m uint32, remote netip.AddrPort, most int) bool {
+	remote = AddressDependent.depends(remote)
+	ref := g.sessionOf(m, remote)
+	if ref == 0 {
+		if ref = g.newSession(m, remote, most); ref == 0 {
+			return false
+		}
+	} else if g.bySession.used > most {
+		return false
+	}
+	g.sessions[ref].conns++
+	return true
+}
+
+func (g *Gateway) leave(m uint32, remote netip.AddrPort) {
+	ref := g.sessionOf(m, AddressDependent.depends(remote))
+	if g.sessions[ref].conns--; g.sessions[ref].conns == 0 {
+		g.dropSession(ref)
+	}
 }
 
 // admit decides about a packet that remote sent to m.
@@ -128,19 +159,13 @@ func (g *Gateway) admit(m uint32, p *ip.Packet, remote netip.AddrPort) Reason {
 		}
 		return None
 	}
-	ref := g.sessionOf(m, remote)
-	if ref == 0 {
-		if p.TCPFlags()&(ip.SYN|ip.ACK|ip.RST) != ip.SYN || !g.invited(m, remote) {
-			return Filtered
-		}
-		// Strangers may fill half of the table at most.
-		if ref = g.newSession(m, remote, g.maxSessions/2); ref == 0 {
-			return TableFull
-		}
+	if g.sessionOf(m, remote) == 0 && (p.TCPFlags()&(ip.SYN|ip.ACK|ip.RST) != ip.SYN || !g.invited(m, remote)) {
+		return Filtered
 	}
-	s := &g.sessions[ref]
-	s.tcp = s.tcp.next(p.TCPFlags(), inbound)
-	g.touch(ref, s.tcp.class())
+	// Strangers may fill half of the table at most.
+	if !g.connection(m, p, remote, inbound, g.maxSessions/2) {
+		return TableFull
+	}
 	return None
 }
 

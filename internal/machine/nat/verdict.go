@@ -91,7 +91,8 @@ type Mapping struct {
 }
 
 // Session is a remote that a mapping knows. Remote is invalid for anyone, and
-// has port 0 for any port of its address.
+// has port 0 for any port of its address. Without an Expires it lives while
+// there are connections to that address.
 type Session struct {
 	Remote      netip.AddrPort
 	Expires     time.Time
@@ -118,7 +119,11 @@ func (g *Gateway) Mappings(now time.Time) []Mapping {
 			continue
 		}
 		m := &all[place[s.mapping]]
-		m.Sessions = append(m.Sessions, Session{s.remote, time.Unix(0, s.expires), s.class == classEstablished})
+		seen := Session{Remote: s.remote, Established: s.class == classEstablished}
+		if s.class != classes {
+			seen.Expires = time.Unix(0, s.expires)
+		}
+		m.Sessions = append(m.Sessions, seen)
 	}
 	return all
 }

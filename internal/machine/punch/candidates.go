@@ -92,7 +92,7 @@ func (m *Machine) sharesBlock(a netip.Addr) bool {
 
 func (m *Machine) technique(kind signal.Kind, a netip.Addr) Technique {
 	switch {
-	case m.near(a),
+	case kind != signal.ServerReflexive && m.near(a),
 		kind == signal.Host && a.IsPrivate(),
 		kind == signal.PeerReflexive && m.sharesBlock(a):
 		return LAN

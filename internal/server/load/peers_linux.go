@@ -121,15 +121,14 @@ func (p *Peers) receive() {
 		p.mu.Lock()
 		for _, d := range in {
 			switch {
-			case len(d.B) == 0 || d.Peer < 0 || d.Peer >= len(p.clients):
-				p.Stray.Add(1)
+			case len(d.B) == 0:
 			case d.B[0] == relay.First:
 				n := 1
 				if d.Segment > 0 {
 					n = (len(d.B) + d.Segment - 1) / d.Segment
 				}
 				p.Relayed.Add(uint64(n))
-			case d.B[0] == wire.First && p.clients[d.Peer] != nil:
+			case d.B[0] == wire.First && d.Peer >= 0 && d.Peer < len(p.clients) && p.clients[d.Peer] != nil:
 				p.clients[d.Peer].HandlePacket(now, d.B)
 				p.drain(d.Peer)
 			default:

@@ -1,0 +1,108 @@
+package nat
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// Whatever comes, the gateway does not panic, does not write outside of the
+// packet, and lets nothing out that was right and is wrong now.
+func FuzzGateway(f *testing.F) {
+	at := netip.AddrPortFrom(ours, 5000)
+	for _, pkt := range [][]byte{
+		udpPacket(x, y1), udpPacket(y1, at), udpPacket(x6, y6), tcpPacket(x, y1, ip.SYN), tcpPacket(x, at, ip.SYN),
+		ip.AppendEcho(nil, x.Addr(), y1.Addr(), 64, ip.EchoRequest, 1, 1, nil),
+		ip.AppendError(nil, z1.Addr(), ip.TimeExceeded, udpPacket(at, y1)),
+		ip.AppendError(nil, x.Addr(), ip.PortUnreachable, udpPacket(y1, x)),
+	} {
+		for policy := range byte(9) {
+			f.Add(policy, pkt)
+		}
+	}
+	f.Fuzz(func(t *testing.T, policy byte, pkt []byte) {
+		g := newBench(t, Behaviour{
+			Mapping:   Dependence(policy % 3),
+			Filtering: Dependence(policy / 3 % 3),
+			Hairpin:   Hairpin(policy / 9 % 3),
+			Firewall:  policy >= 128,
+		})
+		g.leaves(x, y1)
+		g.leaves(x6, y6)
+		var p ip.Packet
+		ok := p.Decode(pkt) == nil && p.ChecksumOK()
+		for i, pass := range []func(time.Time, []byte) Verdict{g.Outbound, g.Inbound} {
+			b := append(append([]byte(nil), pkt...), 0xaa)
+			v := pass(g.now, b[:len(pkt)])
+			if b[len(pkt)] != 0xaa {
+				t.Fatal("wrote behind the packet")
+			}
+			if v.Action == Drop {
+				continue
+			}
+			if err := p.Decode(b[:len(pkt)]); err != nil || ok && !p.ChecksumOK() {
+				t.Fatalf("%s: let %x out, %v", [...]string{"outbound", "inbound"}[i], b, err)
+			}
+		}
+	})
+}
+
+// load fills a gateway with n UDP mappings of one session each.
+func load(g *bench, n int) {
+	pkt := udpPacket(x, y1)
+	addrs := [2]netip.Addr{y1.Addr(), z1.Addr()}
+	for i := range n {
+		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i >> 14)}), uint16(1024+i&0x3fff))
+		pkt = ip.AppendUDP(pkt[:0], src, netip.AddrPortFrom(addrs[i&1], 9), 64, nil)
+		if v := g.Outbound(g.now, pkt); v.Action != Forward {
+			g.t.Fatalf("%d: %v", i, v.Reason)
+		}
+	}
+}
+
+func TestNoAllocationPerPacket(t *testing.T) {
+	combinations(t, func(t *testing.T, b Behaviour) {
+		g := newBench(t, b)
+		out, in := udpPacket(x, y1), udpPacket(y1, g.leaves(x, y1))
+		buf := make([]byte, 0, 2048)
+		if got := testing.AllocsPerRun(100, func() {
+			g.Outbound(g.now, append(buf[:0], out...))
+			g.Inbound(g.now, append(buf[:0], in...))
+		}); got != 0 {
+			t.Errorf("%v allocations", got)
+		}
+	})
+}
+
+func benchmark(b *testing.B, in bool) {
+	g := newBenchOf(b, Config{Behaviour: Behaviour{Filtering: AddressAndPortDependent}, MaxMappings: 1 << 20})
+	load(g, 60000)
+	pkts := make([][]byte, 1024)
+	buf := make([]byte, 2048)
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range pkts {
+		m := g.Mappings(g.now)[r.IntN(60000)]
+		if in {
+			pkts[i] = udpPacket(m.Sessions[0].Remote, m.External)
+		} else {
+			pkts[i] = udpPacket(m.Internal, m.Sessions[0].Remote)
+		}
+		if i == 32 { // listing is slow
+			pkts = pkts[:32]
+			break
+		}
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		pkt := buf[:copy(buf, pkts[i%len(pkts)])]
+		if v := g.Inbound; in && v(g.now, pkt).Action != Forward || !in && g.Outbound(g.now, pkt).Action != Forward {
+			b.Fatal("dropped")
+		}
+	}
+}
+
+func BenchmarkOutbound(b *testing.B) { benchmark(b, false) }
+func BenchmarkInbound(b *testing.B)  { benchmark(b, true) }

@@ -1,0 +1,101 @@
+package nat
+
+import (
+	"testing"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// RFC 5382 REQ-2: all sequences, simultaneous open among them.
+func TestRFC5382REQ2SimultaneousOpen(t *testing.T) {
+	combinations(t, func(t *testing.T, b Behaviour) {
+		g := newBench(t, b)
+		at, ok := g.tcpOut(x, y1, ip.SYN)
+		if !ok || !g.tcpIn(y1, at, ip.SYN) || !g.tcpIn(y1, at, ip.SYN|ip.ACK) {
+			t.Fatal("SYN against SYN is filtered")
+		}
+		if got, ok := g.tcpOut(x, y1, ip.SYN|ip.ACK); !ok || got != at {
+			t.Fatal("our SYN-ACK is filtered")
+		}
+	})
+}
+
+func TestTCPFiltering(t *testing.T) {
+	combinations(t, func(t *testing.T, b Behaviour) {
+		g := newBench(t, b)
+		at, _ := g.tcpOut(x, y1, ip.SYN)
+		if got := g.tcpIn(y2, at, ip.SYN); got != (b.Filtering <= AddressDependent) {
+			t.Errorf("SYN from another port: %v", got)
+		}
+		if got := g.tcpIn(z1, at, ip.SYN); got != (b.Filtering == EndpointIndependent) {
+			t.Errorf("SYN from another address: %v", got)
+		}
+		for _, flags := range []uint8{ip.ACK, ip.SYN | ip.ACK, ip.RST, ip.FIN | ip.ACK} {
+			if g.tcpIn(ep("192.0.2.1:3333"), at, flags) {
+				t.Errorf("flags %#x opened a connection", flags)
+			}
+		}
+	})
+}
+
+// RFC 5382 REQ-5: an established connection may idle for 2 hours 4 minutes,
+// one that opens or closes for 4 minutes. RFC 7857 section 2: so may one that
+// was reset.
+func TestRFC5382REQ5Timers(t *testing.T) {
+	const short, long = 4 * time.Minute, 2*time.Hour + 4*time.Minute
+	type step struct {
+		out   bool
+		flags uint8
+	}
+	handshake := []step{{true, ip.SYN}, {false, ip.SYN | ip.ACK}, {true, ip.ACK}}
+	for _, c := range []struct {
+		name  string
+		steps []step
+		want  time.Duration
+	}{
+		{"SYN", handshake[:1], short},
+		{"SYN, SYN-ACK", handshake[:2], short},
+		{"established", handshake, long},
+		{"FIN out", append(handshake[:3:3], step{true, ip.FIN | ip.ACK}), long},
+		{"FIN in", append(handshake[:3:3], step{false, ip.FIN | ip.ACK}), long},
+		{"both FINs", append(handshake[:3:3], step{true, ip.FIN | ip.ACK}, step{false, ip.FIN | ip.ACK}), short},
+		{"RST in", append(handshake[:3:3], step{false, ip.RST}), short},
+		{"RST out", append(handshake[:3:3], step{true, ip.RST}), short},
+		{"again after FINs", append(handshake[:3:3], step{true, ip.FIN | ip.ACK}, step{false, ip.FIN | ip.ACK},
+			step{true, ip.SYN}, step{false, ip.SYN | ip.ACK}, step{true, ip.ACK}), long},
+		{"simultaneous", []step{{true, ip.SYN}, {false, ip.SYN}, {true, ip.SYN | ip.ACK}, {false, ip.ACK}}, long},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			combinations(t, func(t *testing.T, b Behaviour) {
+				g := newBench(t, b)
+				at := ep("198.51.100.1:5000")
+				for _, s := range c.steps {
+					g.now = g.now.Add(time.Second)
+					ok := false
+					if s.out {
+						at, ok = g.tcpOut(x, y1, s.flags)
+					} else {
+						ok = g.tcpIn(y1, at, s.flags)
+					}
+					if !ok {
+						t.Fatalf("%+v was dropped", s)
+					}
+				}
+				g.now = g.now.Add(c.want - 1)
+				if g.Stats().Mappings != 1 {
+					t.Fatal("forgotten at once")
+				}
+				g.HandleTimeout(g.now)
+				if g.Stats().Mappings != 1 {
+					t.Error("forgotten too early")
+				}
+				g.now = g.now.Add(1)
+				g.HandleTimeout(g.now)
+				if s := g.Stats(); s.Mappings+s.Sessions != 0 {
+					t.Error("remembered too long")
+				}
+			})
+		})
+	}
+}
