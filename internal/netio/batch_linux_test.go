@@ -1,3 +1,5 @@
+//go:build amd64 || arm64 // for the layout of the control message
+
 package netio
 
 import (
