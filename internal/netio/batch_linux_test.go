@@ -1,4 +1,4 @@
-//go:build amd64 || arm64 // for the layout of the control message
+//go:build amd64 || arm64
 
 package netio
 
