@@ -3,6 +3,7 @@ package nat
 import (
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -106,3 +107,28 @@ func benchmark(b *testing.B, in bool) {
 
 func BenchmarkOutbound(b *testing.B) { benchmark(b, false) }
 func BenchmarkInbound(b *testing.B)  { benchmark(b, true) }
+
+// What a mapping with one session costs, all tables included.
+func TestMemoryPerMapping(t *testing.T) {
+	var addrs []netip.Addr
+	for i := range 100 {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}))
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	const n = 200_000
+	g := newBenchOf(t, Config{
+		Behaviour:   Behaviour{Filtering: AddressAndPortDependent},
+		External:    addrs,
+		MaxMappings: n,
+	})
+	load(g, n)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	per := float64(after.HeapAlloc-before.HeapAlloc) / n
+	t.Logf("%.0f bytes a mapping", per)
+	if s := g.Stats(); s.Mappings != n || per > 250 {
+		t.Errorf("%d mappings, %.0f bytes each", s.Mappings, per)
+	}
+}

@@ -98,7 +98,7 @@ func (r *reference) forget(now time.Time) {
 }
 
 func (r *reference) taken(proto ip.Proto, port uint16) bool {
-	return slices.ContainsFunc(r.mappings, func(m *refMapping) bool { return m.proto == proto && m.external.Port() == port })
+	return slices.ContainsFunc(r.mappings, func(m *refMapping) bool { return m.proto == proto && m.external == netip.AddrPortFrom(ours, port) })
 }
 
 func (r *reference) translates(a netip.Addr) bool { return a.Is4() && !r.b.Firewall }
@@ -197,7 +197,7 @@ func TestRandomWalkAgainstReference(t *testing.T) {
 			for _, b.Hairpin = range []Hairpin{NoHairpin, HairpinInternalSource, HairpinExternalSource} {
 				for _, b.Firewall = range []bool{false, true} {
 					seed++
-					if err := walk(t, b, seed, 600); err != nil {
+					if err := walk(t, b, seed, 1000); err != nil {
 						t.Fatalf("%+v, seed %d: %v", b, seed, err)
 					}
 				}
