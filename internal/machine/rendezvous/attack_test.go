@@ -471,6 +471,32 @@ func TestRelayRules(t *testing.T) {
 	}
 }
 
+// What one key asked for shares its volume, in both directions; others have
+// their own.
+func TestRelayVolume(t *testing.T) {
+	s := testServer(ServerConfig{RelayRate: Rate{1000, 5000}})
+	a, b := newPuppet(t, s, 1, udp("192.0.2.1:1")), newPuppet(t, s, 2, udp("192.0.2.2:2"))
+	a.register(epoch)
+	b.register(epoch)
+	a.connect(epoch, b, RelayID{1}, PacketRelay)
+	a.connect(epoch, b, RelayID{2}, PacketRelay)
+	b.connect(epoch, a, RelayID{3}, PacketRelay)
+	for n := range 12 {
+		p := []*puppet{b, a}[n%2]
+		if got := p.relay(epoch, RelayID{byte(1 + n/2%2)}, 500); got != (n < 10) {
+			t.Errorf("packet %d: %v", n, got)
+		}
+	}
+	if !a.relay(epoch, RelayID{3}, 500) {
+		t.Error("B's relay pays for A's")
+	}
+	for n := range 3 {
+		if got := a.relay(epoch.Add(time.Second), RelayID{1}, 500); got != (n < 2) {
+			t.Errorf("packet %d, a second later: %v", n, got)
+		}
+	}
+}
+
 // Registrations end when they said they would, keep-alives or not, a bounded
 // number of them per call.
 func TestExpiry(t *testing.T) {

@@ -37,6 +37,8 @@ type ServerConfig struct {
 	// Requests that one peer gets, from all and from any one other peer.
 	RequestRate Rate
 	PairRate    Rate
+	// Bytes through the packet relays that one key asked for, both ways.
+	RelayRate Rate
 }
 
 // Rate is a token bucket: PerSecond in the long run, Burst at once.
@@ -87,6 +89,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 		{&c.SignalRate, Rate{50, 200}},
 		{&c.RequestRate, Rate{100, 200}},
 		{&c.PairRate, Rate{2, 30}},
+		{&c.RelayRate, Rate{64 << 20, 16 << 20}},
 	}
 	for _, r := range rates {
 		if r.p.PerSecond <= 0 || r.p.Burst <= 0 {

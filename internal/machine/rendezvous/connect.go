@@ -35,7 +35,7 @@ func (s *Server) connect(from Addr, b []byte) bool {
 
 // introduce decides on a CONNECT, and makes the relay that it asks for.
 func (s *Server) introduce(i uint32, p *peer, m *wire.Connect) (Status, *peer) {
-	if !s.connectLimit.take(&p.connects, s.ns()) {
+	if !s.connectLimit.take(&p.connects, s.ns(), 1) {
 		return wire.StatusRateLimited, nil
 	}
 	j, target, ok := s.byID(m.Target)
@@ -51,7 +51,7 @@ func (s *Server) introduce(i uint32, p *peer, m *wire.Connect) (Status, *peer) {
 	}
 	pair := s.hash.words(s.hash.id((*[32]byte)(&p.id)), s.hash.id((*[32]byte)(&target.id)), 2, 0)
 	if !s.pairs.take(pair, s.ns()) ||
-		!s.requested.take(&target.requests, s.ns()) {
+		!s.requested.take(&target.requests, s.ns(), 1) {
 		return wire.StatusRateLimited, nil
 	}
 	if again {
@@ -74,7 +74,7 @@ func (s *Server) signal(from Addr, b []byte) bool {
 	if !ok {
 		return true
 	}
-	if !s.signalLimit.take(&p.signals, s.ns()) {
+	if !s.signalLimit.take(&p.signals, s.ns(), 1) {
 		s.drop(DropRate)
 		return true
 	}

@@ -41,7 +41,7 @@ type peer struct {
 	id identity.ID
 	tx uint64 // of the last REQUEST or SIGNALLED sent
 
-	connects, signals, requests int64 // buckets
+	connects, signals, requests, relayed int64 // buckets
 
 	relays uint32 // head of the list of its relays, number + 1
 	asked  uint32 // how many of them it asked for

@@ -9,16 +9,22 @@ import (
 
 // limit is a token bucket in the form of the generic cell rate algorithm: all
 // it keeps for each bucket is one time, when the bucket will be full again.
-type limit struct{ each, burst int64 } // nanoseconds: for one token, for all
-
-func newLimit(r Rate) limit {
-	each := int64(time.Second) / int64(r.PerSecond)
-	return limit{each, each * int64(r.Burst)}
+type limit struct {
+	perSecond int64
+	burst     int64 // nanoseconds that the whole bucket takes to fill
 }
 
-// take takes a token out of the bucket, if there is one.
-func (l limit) take(full *int64, now int64) bool {
-	t := max(*full, now) + l.each
+func newLimit(r Rate) limit {
+	l := limit{perSecond: int64(r.PerSecond)}
+	l.burst = l.time(r.Burst)
+	return l
+}
+
+func (l limit) time(tokens int) int64 { return int64(tokens) * int64(time.Second) / l.perSecond }
+
+// take takes n tokens out of the bucket, if they are there.
+func (l limit) take(full *int64, now int64, n int) bool {
+	t := max(*full, now) + l.time(n)
 	if t-now > l.burst {
 		return false
 	}
@@ -54,14 +60,14 @@ func (t *rateTable) take(key uint64, now int64) bool {
 	least := 0
 	for i := range set {
 		if set[i].key == key {
-			return t.limit.take(&set[i].full, now)
+			return t.limit.take(&set[i].full, now, 1)
 		}
 		if set[i].full < set[least].full {
 			least = i
 		}
 	}
 	set[least] = bucket{key: key}
-	return t.limit.take(&set[least].full, now)
+	return t.limit.take(&set[least].full, now, 1)
 }
 
 // hasher hashes under a secret, so that nobody can choose what collides.

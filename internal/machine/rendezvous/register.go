@@ -113,7 +113,7 @@ func (s *Server) registerKnown(from Addr, b []byte, m wire.Register, i uint32, p
 }
 
 func (s *Server) registerNew(from Addr, b []byte, m wire.Register) {
-	if !s.registers.take(s.hash.address(from.Endpoint.Addr()), s.ns()) || !s.newKeys.take(&s.newKeysFull, s.ns()) {
+	if !s.registers.take(s.hash.address(from.Endpoint.Addr()), s.ns()) || !s.newKeys.take(&s.newKeysFull, s.ns(), 1) {
 		s.drop(DropRate)
 		return
 	}

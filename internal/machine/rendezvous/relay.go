@@ -134,6 +134,10 @@ func (s *Server) RelayTarget(now time.Time, from netip.AddrPort, b []byte) (to n
 		s.drop(DropBudget)
 		return netip.AddrPort{}, false
 	}
+	if !s.relayLimit.take(&s.peers.at(r.party[0]).relayed, s.ns(), len(b)) {
+		s.drop(DropRate)
+		return netip.AddrPort{}, false
+	}
 	s.stats.RelayedPackets++
 	s.stats.RelayedBytes += uint64(len(b))
 	return other.addrPort(), true

@@ -59,6 +59,7 @@ type Server struct {
 	newKeys                              limit
 	newKeysFull                          int64
 	connectLimit, signalLimit, requested limit
+	relayLimit                           limit
 
 	queue []Out
 	head  int
@@ -89,6 +90,7 @@ func NewServer(cfg ServerConfig) *Server {
 		connectLimit: newLimit(cfg.ConnectRate),
 		signalLimit:  newLimit(cfg.SignalRate),
 		requested:    newLimit(cfg.RequestRate),
+		relayLimit:   newLimit(cfg.RelayRate),
 	}
 	s.expiry.timer = func(i uint32) *timer { return &s.peers.at(i).timer }
 	s.relayExpiry.timer = func(i uint32) *timer { return &s.relays.at(i).timer }
