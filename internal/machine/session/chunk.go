@@ -109,6 +109,9 @@ func (q *buffer) trim(p *pool, offset, end uint64) {
 		q.first++
 	}
 	if q.head == len(q.chunks) {
-		q.chunks, q.head = nil, 0
+		q.head = 0
+		if q.chunks = q.chunks[:0]; cap(q.chunks) > 16 {
+			q.chunks = nil
+		}
 	}
 }

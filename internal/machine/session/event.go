@@ -1,7 +1,9 @@
 package session
 
-// Event is something that the shell should know: LinkInUse, NoLink, LinkDead
-// or Closed.
+import "time"
+
+// Event is something that the shell should know: LinkInUse, NoLink, LinkDead,
+// Ponged or Closed.
 type Event interface{ event() }
 
 type (
@@ -18,6 +20,11 @@ type (
 		Link   LinkID
 		Reason string
 	}
+	// Ponged: the peer has answered a PING, whoever asked for it.
+	Ponged struct {
+		Link LinkID
+		RTT  time.Duration
+	}
 	// Closed: the session is over, its links can be closed. What has been
 	// received can still be read.
 	Closed struct {
@@ -29,6 +36,7 @@ type (
 func (LinkInUse) event() {}
 func (NoLink) event()    {}
 func (LinkDead) event()  {}
+func (Ponged) event()    {}
 func (Closed) event()    {}
 
 // Event takes the next event.

@@ -172,6 +172,21 @@ func (m *Machine) pingAt(l *link) (time.Time, bool) {
 	return later(l.heard, l.pinged).Add(every), !l.pingOut
 }
 
+// ping asks l for a sign of life.
+func (m *Machine) ping(l *link) {
+	l.pingN++
+	l.pinged, l.pingOut, l.pingDue = m.now, true, true
+}
+
+// Ping measures the link in use: Ponged follows, unless the link dies. A PING
+// that is out already is measured instead; without a link nothing happens.
+func (m *Machine) Ping(now time.Time) {
+	m.tick(now)
+	if m.send != nil && !m.send.pingOut {
+		m.ping(m.send)
+	}
+}
+
 func (m *Machine) linkDeadline(l *link) time.Time {
 	dead, expecting := m.deadAt(l)
 	ping, pinging := m.pingAt(l)
@@ -191,8 +206,7 @@ func (m *Machine) checkLinks() {
 			continue
 		}
 		if ping, ok := m.pingAt(l); ok && !m.now.Before(ping) {
-			l.pingN++
-			l.pinged, l.pingOut, l.pingDue = m.now, true, true
+			m.ping(l)
 			m.pool.rest()
 		}
 	}

@@ -203,8 +203,9 @@ func (m *Machine) handle(l *link, f *frame.Frame) (broken string) {
 		l.pongDue, l.pong = true, f.N
 		m.pool.rest()
 	case frame.PONG:
-		if f.N == l.pingN {
+		if f.N == l.pingN && l.pingOut {
 			l.pingOut = false
+			m.event(Ponged{Link: l.id, RTT: m.now.Sub(l.pinged)})
 		}
 	case frame.CLOSE:
 		m.handleClose(l, f)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/wire/frame"
@@ -136,10 +137,7 @@ func (m *Machine) Sent(now time.Time, id LinkID, f frame.Frame) {
 		switch {
 		case f.Type == frame.DATA && len(l.flying) > 0:
 			m.pool.landed(l.flying[0])
-			l.flying[0] = nil
-			if l.flying = l.flying[1:]; len(l.flying) == 0 {
-				l.flying = nil
-			}
+			l.flying = slices.Delete(l.flying, 0, 1)
 			m.forgetLink(l)
 		case f.Type == frame.CLOSE:
 			l.closeSent, l.closeAt = true, m.now

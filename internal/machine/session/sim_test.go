@@ -22,7 +22,7 @@ type world struct {
 	nextID LinkID
 	bad    error
 
-	scratch, wanted [200_000]byte
+	scratch, wanted []byte
 }
 
 // end is one machine with its shell: it acts on hints alone.
@@ -91,6 +91,7 @@ type arrival struct {
 
 func newWorld(seed uint64, cfg Config) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1000, 0)}
+	w.scratch, w.wanted = make([]byte, 200_000), make([]byte, 200_000)
 	for side := range 2 {
 		c := cfg
 		c.Controller = side == 0
