@@ -29,7 +29,8 @@ type session struct {
 	lastID   machine.LinkID
 	inUse    machine.LinkID
 	conns    map[machine.StreamID]*Conn
-	claims   int // callers about to open a stream; -1: it closes. Guarded by n.mu
+	pong     chan Pong // waits for the answer to a ping
+	claims   int       // callers about to open a stream; -1: it closes. Guarded by n.mu
 	path     Path
 	moved    chan struct{} // closed and replaced when path changes
 	ready    chan struct{} // closed when the first link is in use
@@ -200,6 +201,11 @@ func (s *session) event(e machine.Event) {
 		}
 		s.inUse = e.Link
 		s.setPath(sl)
+	case machine.Ponged:
+		if sl := s.links[e.Link]; sl != nil && s.pong != nil {
+			s.pong <- Pong{Path: sl.path, RTT: e.RTT}
+			s.pong = nil
+		}
 	case machine.LinkDead:
 		if sl := s.links[e.Link]; sl != nil {
 			go sl.Close(e.Reason)

@@ -34,7 +34,7 @@ as one is found. The exit code is 0 only when both directions ended cleanly.`,
 				return err
 			}
 			defer conn.Close()
-			return pipe(cmd.Context(), conn, stdin, stdout)
+			return pipeStandard(cmd.Context(), conn, true)
 		},
 	}
 	flags.add(cmd)

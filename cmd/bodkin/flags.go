@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -67,17 +66,4 @@ func (f *nodeFlags) open(observe func(bodkin.Event)) (*bodkin.Node, error) {
 		Techniques: f.techniques,
 		Observe:    observe,
 	})
-}
-
-// whileRunning runs f and gives up when ctx ends, so that a signal interrupts
-// even a read of standard input, which nothing else can.
-func whileRunning(ctx context.Context, f func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -87,7 +87,7 @@ func servePipe(ctx context.Context, l *bodkin.Listener, keep bool) error {
 		if err != nil {
 			return err
 		}
-		err = pipe(ctx, conn, stdin, stdout)
+		err = pipeStandard(ctx, conn, !keep)
 		conn.Close()
 		if !keep || ctx.Err() != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/quic-go/quic-go"
 
+	"github.com/bodkin-net/bodkin/internal/netio"
 	"github.com/bodkin-net/bodkin/internal/wire/frame"
+	"github.com/bodkin-net/bodkin/internal/wire/relay"
 )
 
 // One round moves this much in one direction over loopback.
@@ -187,4 +190,28 @@ func BenchmarkRatio(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkRelayedQUICLink goes through a server in this process, which takes
+// its share of the machine.
+func BenchmarkRelayedQUICLink(b *testing.B) {
+	listen := func() (*netio.Socket, netip.AddrPort) {
+		pc, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		s := netio.NewSocket(pc, nobody{})
+		b.Cleanup(func() { s.Close() })
+		return s, pc.LocalAddr().(*net.UDPAddr).AddrPort()
+	}
+	sa, addrA := listen()
+	sb, addrB := listen()
+	ia, ib := newIdentity(b), newIdentity(b)
+	newQUIC(b, ia, sa.QUIC())
+	newQUIC(b, ib, sb.QUIC())
+	id := relay.ID{1}
+	server := relayServer(b, id, addrA, addrB)
+	sb.AddRelay(id, server)
+	x, y := dialQUIC(b, newQUIC(b, ia, sa.Relay()), newQUIC(b, ib, sb.Relay()), sa.AddRelay(id, server), ib.ID())
+	benchmark(b, linkMover(x, y, 1))
 }

@@ -81,3 +81,18 @@ func TestFinishedStreamsMakeRoom(t *testing.T) {
 		t.Errorf("%d lanes are still open", n)
 	}
 }
+
+// TestWindowsHoldASession sends all that a session may have under way to a peer
+// that does not read.
+func TestWindowsHoldASession(t *testing.T) {
+	const window = 8 << 20 // of the session
+	a, b := quicPair(t)
+	for off := 0; off < window; off += len(chunk) {
+		send(t, a, frame.Frame{Type: frame.DATA, Stream: 1, Offset: uint64(off), Data: chunk})
+	}
+	send(t, a, frame.Frame{Type: frame.DATA, Stream: 2, Data: chunk}, frame.Frame{Type: frame.PING})
+	in := receive(b, map[uint64]int{1: window, 2: len(chunk)})
+	<-in.full
+	b.Close("")
+	<-in.ended
+}

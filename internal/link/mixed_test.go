@@ -15,7 +15,7 @@ import (
 )
 
 // relayServer passes relayed packets between two sockets, as a server does.
-func relayServer(t *testing.T, id relay.ID, a, b netip.AddrPort) netip.AddrPort {
+func relayServer(t testing.TB, id relay.ID, a, b netip.AddrPort) netip.AddrPort {
 	t.Helper()
 	pc, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

@@ -53,8 +53,8 @@ func (m *Machine) drained() {
 func (m *Machine) sayClose() {
 	m.state = closing
 	m.unacked = m.retained
-	if m.sayCode != frame.NoError || !m.now.Before(m.deadline) {
-		m.deadline = m.now.Add(closeWait)
+	if soon := m.now.Add(closeWait); m.sayCode != frame.NoError || m.deadline.Before(soon) {
+		m.deadline = soon
 	}
 	for _, l := range m.links {
 		if !l.dead && (l == m.send || m.send == nil) {
@@ -111,8 +111,9 @@ func (m *Machine) lastWord(l *link) {
 
 func (m *Machine) closeTimeout() {
 	if m.state == draining {
-		m.sayClose()
-		return
+		if m.sayClose(); m.countLinks() > 0 {
+			return
+		}
 	}
 	m.finish()
 }
