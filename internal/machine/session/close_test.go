@@ -51,7 +51,7 @@ func TestCloseLingers(t *testing.T) {
 	}{
 		"nothing, never a link":           {0, "", false, 0, 0},
 		"bytes, never a link":             {0, "abc", false, 10 * time.Second, 3},
-		"nothing, the peer mute":          {0, "", true, 3 * time.Second, 0},
+		"nothing, the peer mute":          {0, "", true, 6 * time.Second, 0}, // found dead, then another link hoped for
 		"bytes, the peer mute":            {0, "abc", true, 10 * time.Second, 3},
 		"abort with bytes, no link":       {300, "abc", false, 0, 3},
 		"abort with bytes, the peer mute": {300, "abc", true, 3 * time.Second, 3},

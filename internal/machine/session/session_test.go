@@ -71,7 +71,7 @@ func randomPath(w *world, steady bool) path {
 // Whatever the links do, every byte of every stream arrives once and in
 // order, both ends close, and no memory is left.
 func TestRandomWorlds(t *testing.T) {
-	seeds := uint64(2000)
+	seeds := uint64(1500)
 	if testing.Short() {
 		seeds = 300
 	}
