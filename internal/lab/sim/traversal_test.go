@@ -57,7 +57,6 @@ func TestUDPHolePunching(t *testing.T) {
 		{"restricted, symmetric", restricted, symmetric, true},
 		{"port restricted, symmetric", portRestricted, symmetric, false},
 		{"symmetric, symmetric", symmetric, symmetric, false},
-		{"firewall, firewall", nat.Behaviour{}, nat.Behaviour{}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, behind(c.a, c.b), func(t *testing.T, n *Network) {
