@@ -54,21 +54,29 @@ func TestSwitchInMidTransfer(t *testing.T) {
 	}
 }
 
-// A better link that never answers costs nothing: the old one carries on.
+// A better link that does not work one way costs nothing: the old one carries
+// on, and is not taken for dead because of the other.
 func TestBetterLinkThatNeverAnswers(t *testing.T) {
-	w := newWorld(1, Config{})
-	for _, e := range w.end {
-		e.plan, e.closes = whole(4<<20), true
-	}
-	w.end[0].opens = 1
-	w.addPath(relayPath(w.now))
-	mute := directPath(w.now.Add(time.Second))
-	mute.deafAt[1] = mute.birth
-	w.addPath(mute)
-	w.run(time.Minute, w.bothClosed)
-	w.settled(t)
-	if took := w.now.Sub(time.Unix(1000, 0)); took > 4*time.Second {
-		t.Errorf("took %v", took)
+	for mute := range 2 {
+		w := newWorld(1, Config{})
+		for _, e := range w.end {
+			e.plan, e.closes = whole(12<<20), true
+		}
+		w.end[0].opens = 1
+		w.addPath(relayPath(w.now))
+		better := directPath(w.now.Add(time.Second))
+		better.deafAt[mute] = better.birth.Add(50 * time.Millisecond * time.Duration(1-mute))
+		w.addPath(better)
+		w.run(time.Minute, w.bothClosed)
+		w.settled(t)
+		if took := w.now.Sub(time.Unix(1000, 0)); mute == 1 && took > 7*time.Second {
+			t.Errorf("took %v", took)
+		}
+		for side, e := range w.end {
+			if w.paths[0].over[side] || e.nolink > 0 {
+				t.Errorf("mute %d: side %d gave up the working link; used %v", mute, side, e.used)
+			}
+		}
 	}
 }
 
