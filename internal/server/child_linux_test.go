@@ -68,11 +68,8 @@ func (c childConfig) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan error, 1)
-	if c.Mode == "server" || c.Mode == "plain" {
+	if c.Mode == "server" {
 		cfg := Config{Key: seed(1), Packet: []net.PacketConn{pc}, StateFile: c.State}
-		if c.Mode == "plain" {
-			cfg.Packet[0] = struct{ net.PacketConn }{pc}
-		}
 		cfg.Rendezvous.NewKeyRate = rendezvous.Rate{PerSecond: 50_000, Burst: 50_000}
 		if c.Log {
 			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -97,6 +98,9 @@ func (s *Socket) Endpoint(i int) netip.AddrPort {
 	binary.BigEndian.PutUint32(a[:], uint32(base+i))
 	return netip.AddrPortFrom(netip.AddrFrom4(a), s.port)
 }
+
+// SetDeadline makes Receive fail at t. The zero time: never.
+func (s *Socket) SetDeadline(t time.Time) { s.uc.SetReadDeadline(t) }
 
 // Close ends sending and receiving.
 func (s *Socket) Close() error { return s.uc.Close() }
