@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,6 +124,29 @@ func TestRate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The queue in front of a slow receiver is in the order of arrival.
+func TestRateOfReceiver(t *testing.T) {
+	top := public(scenario.Link{})
+	top.Hosts[1].Port.Link.Rate = 1e6
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		a, b := listenUDP(t, n.Host("a"), 7), listenUDP(t, n.Host("b"), 9)
+		start := time.Now()
+		msg := strings.Repeat("x", 1250-28-1)
+		n.SetLink("a", scenario.Link{Delay: 100 * time.Millisecond})
+		send(t, a, "198.51.100.1:9", msg+"1")
+		n.SetLink("a", scenario.Link{})
+		send(t, a, "198.51.100.1:9", msg+"2")
+		expect(t, b, msg+"2", "192.0.2.1:7")
+		if took := time.Since(start); took != 10*time.Millisecond {
+			t.Errorf("the second took %v", took)
+		}
+		expect(t, b, msg+"1", "192.0.2.1:7")
+		if took := time.Since(start); took != 110*time.Millisecond {
+			t.Errorf("the first took %v", took)
+		}
+	})
 }
 
 func TestMTU(t *testing.T) {

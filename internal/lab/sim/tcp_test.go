@@ -38,6 +38,13 @@ func connected(t *testing.T, n *Network) (a, b *tcpConn) {
 	return c.(*tcpConn), d.(*tcpConn)
 }
 
+// connections counts those that the host remembers.
+func connections(h *Host) int {
+	h.n.enter()
+	defer h.n.leave()
+	return len(h.tcp)
+}
+
 // What is written arrives, both ways at once, over any link.
 func TestTCPDelivers(t *testing.T) {
 	for _, link := range []scenario.Link{
@@ -92,7 +99,7 @@ func TestTCPDelivers(t *testing.T) {
 				a.Close()
 				b.Close()
 				time.Sleep(2 * time.Minute)
-				if left := len(n.Host("a").tcp) + len(n.Host("b").tcp); left != 0 {
+				if left := connections(n.Host("a")) + connections(n.Host("b")); left != 0 {
 					t.Errorf("%+v, seed %d: %d connections are left", link, seed, left)
 				}
 			})
@@ -140,8 +147,12 @@ func TestTCPZeroWindow(t *testing.T) {
 				t.Fatalf("everything was written: %v", err)
 			default:
 			}
+			start := time.Now()
 			if got, err := io.Copy(io.Discard, b); got != 2<<20 || err != nil {
 				t.Errorf("%d bytes, %v", got, err)
+			}
+			if took := time.Since(start); link.Loss == 0 && took > time.Second {
+				t.Errorf("going on took %v", took)
 			}
 			if err := <-done; err != nil {
 				t.Error(err)
@@ -172,8 +183,8 @@ func TestTCPDialErrors(t *testing.T) {
 		if _, err := dial(ctx, 0, "203.0.113.99:80"); !errors.As(err, &timeout) || !timeout.Timeout() {
 			t.Errorf("is no timeout: %v", err)
 		}
-		if len(a.tcp) != 0 {
-			t.Errorf("%d connections are left", len(a.tcp))
+		if left := connections(a); left != 0 {
+			t.Errorf("%d connections are left", left)
 		}
 		if _, err := dial(bg, 0, "198.51.100.1:0"); !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("port 0: %v", err)
@@ -285,15 +296,18 @@ func TestTCPReset(t *testing.T) {
 func TestTCPForgeries(t *testing.T) {
 	inBubble(t, public(delay), func(t *testing.T, n *Network) {
 		a, b := connected(t, n)
+		n.enter()
+		ack, seq, next := a.rcv.nxt, a.snd.una, a.snd.max
+		n.leave()
 		forge := func(pkt []byte) {
 			n.enter()
 			defer n.leave()
 			n.Host("a").receive(n.Host("a").port, &buffer{b: pkt})
 		}
-		forge(ip.AppendTCP(nil, a.flow.remote, a.flow.local, 64, &ip.Segment{Seq: a.rcv.nxt + 100, Flags: ip.RST}))
-		forge(ip.AppendTCP(nil, a.flow.remote, a.flow.local, 64, &ip.Segment{Seq: a.rcv.nxt + 100, Flags: ip.SYN}))
-		forge(ip.AppendTCP(nil, a.flow.remote, a.flow.local, 64, &ip.Segment{Seq: a.rcv.nxt, Ack: a.snd.max + 1000, Flags: ip.ACK}))
-		ours := ip.AppendTCP(nil, a.flow.local, a.flow.remote, 64, &ip.Segment{Seq: a.snd.una, Flags: ip.ACK})
+		forge(ip.AppendTCP(nil, a.flow.remote, a.flow.local, 64, &ip.Segment{Seq: ack + 100, Flags: ip.RST}))
+		forge(ip.AppendTCP(nil, a.flow.remote, a.flow.local, 64, &ip.Segment{Seq: ack + 100, Flags: ip.SYN}))
+		forge(ip.AppendTCP(nil, a.flow.remote, a.flow.local, 64, &ip.Segment{Seq: ack, Ack: next + 1000, Flags: ip.ACK}))
+		ours := ip.AppendTCP(nil, a.flow.local, a.flow.remote, 64, &ip.Segment{Seq: seq, Flags: ip.ACK})
 		forge(ip.AppendError(nil, a.flow.remote.Addr(), ip.PortUnreachable, ours))
 		go io.WriteString(a, "alive")
 		got := make([]byte, 5)

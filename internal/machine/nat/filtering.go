@@ -33,7 +33,8 @@ func (g *Gateway) sessionHash(m uint32, remote netip.AddrPort) uint32 {
 }
 
 func (g *Gateway) sessionOf(m uint32, remote netip.AddrPort) uint32 {
-	if last := g.mappings[m].last; last != 0 && g.sessions[last].remote == remote {
+	last := g.mappings[m].last // it may be gone, or another mapping's by now
+	if s := &g.sessions[last]; s.mapping == m && s.remote == remote {
 		return last
 	}
 	hash := g.sessionHash(m, remote)
@@ -79,9 +80,6 @@ func (g *Gateway) dropSession(ref uint32) {
 	g.freeSession = ref
 
 	m := &g.mappings[at]
-	if m.last == ref {
-		m.last = 0
-	}
 	if m.sessions--; m.sessions == 0 {
 		g.dropMapping(at)
 	}

@@ -446,6 +446,13 @@ func TestRFC5508Echo(t *testing.T) {
 	if _, v := reply(y1.Addr()); v.Reason != NoMapping {
 		t.Errorf("after a minute: %+v", v)
 	}
+
+	// Nor does a request come in that could be taken for a reply.
+	g = newBench(t, Behaviour{})
+	g.pass(g.Outbound, ip.AppendEcho(nil, x6.Addr(), y6.Addr(), 64, ip.EchoRequest, 0, 1, nil))
+	if _, v := g.pass(g.Inbound, ip.AppendEcho(nil, y6.Addr(), x6.Addr(), 64, ip.EchoRequest, 0, 1, nil)); v.Reason != Filtered {
+		t.Errorf("IPv6 request: %+v", v)
+	}
 }
 
 func TestBlockUDP(t *testing.T) {

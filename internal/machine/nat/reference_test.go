@@ -197,7 +197,7 @@ func TestRandomWalkAgainstReference(t *testing.T) {
 			for _, b.Hairpin = range []Hairpin{NoHairpin, HairpinInternalSource, HairpinExternalSource} {
 				for _, b.Firewall = range []bool{false, true} {
 					seed++
-					if err := walk(t, b, seed, 1000); err != nil {
+					if err := walk(t, b, seed, 500); err != nil {
 						t.Fatalf("%+v, seed %d: %v", b, seed, err)
 					}
 				}
@@ -212,10 +212,11 @@ func walk(t *testing.T, b Behaviour, seed uint64, steps int) error {
 	ref := &reference{b: b, last: make(map[ip.Proto]uint16)}
 	r := rand.New(rand.NewPCG(seed, seed))
 	pick := func(all ...netip.AddrPort) netip.AddrPort { return all[r.IntN(len(all))] }
+	gaps := []time.Duration{0, 0, 0, 0, time.Second, time.Second, 5 * time.Second, 5 * time.Second, 20 * time.Second, time.Minute, 2 * time.Minute}
 	flagsOf := []uint8{ip.SYN, ip.SYN, ip.SYN | ip.ACK, ip.ACK, ip.ACK, ip.FIN | ip.ACK, ip.RST}
 
 	for step := range steps {
-		g.now = g.now.Add([]time.Duration{0, time.Second, 10 * time.Second, time.Minute, 3 * time.Minute}[min(r.IntN(12), 4)])
+		g.now = g.now.Add(gaps[r.IntN(len(gaps))])
 		if r.IntN(100) == 0 {
 			g.now = g.now.Add(2 * time.Hour)
 		}

@@ -144,6 +144,20 @@ func TestUDPWithoutChecksumStaysWithout(t *testing.T) {
 	}
 }
 
+// Zero says that there is no checksum: one that comes to zero is sent as ones
+// (RFC 768).
+func TestUDPChecksumIsNeverZero(t *testing.T) {
+	b := AppendUDP(nil, netip.MustParseAddrPort("10.0.0.1:1"), netip.MustParseAddrPort("192.0.2.1:2"), 64, []byte("x"))
+	var p Packet
+	p.Decode(b)
+	for port := range 1 << 16 {
+		p.SetSrc(netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), uint16(port)))
+		if b[26] == 0 && b[27] == 0 || !p.ChecksumOK() {
+			t.Fatalf("port %d: checksum %x", port, b[26:28])
+		}
+	}
+}
+
 // Another implementation builds the same bytes.
 func TestBuildAgainstGopacket(t *testing.T) {
 	r := rand.New(rand.NewPCG(4, 4))
