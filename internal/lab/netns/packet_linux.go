@@ -92,7 +92,7 @@ func (v *view) parseGSO() bool {
 		if len(v.ip) < v.transit+20 {
 			return false
 		}
-		v.gsoHeaders = v.transit + int(v.ip[v.transit+12]>>4)*4
+		v.gsoHeaders = v.transit + max(20, int(v.ip[v.transit+12]>>4)*4)
 	case gsoUDP:
 		v.gsoHeaders = v.transit + 8
 	default:

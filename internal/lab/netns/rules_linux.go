@@ -85,11 +85,6 @@ func destination(addr []byte) statement {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg(12), Data: addr})
 }
 
-func notDestination(addr []byte) statement {
-	return append(loadAddr(12, len(addr) == 4, true),
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(12), Data: addr})
-}
-
 func immediate(r uint32, b []byte) statement {
 	return statement{&expr.Immediate{Register: reg(r), Data: b}}
 }

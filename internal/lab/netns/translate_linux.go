@@ -21,6 +21,16 @@ import (
 //	back     protocol . external port -> inside address . port
 //	allow    protocol . external port . remote address
 //
+// Where nftables has no words, this differs from the gateway machine:
+//   - masquerade gives two inside hosts the same external port towards different
+//     remote endpoints (RFC 4787 calls that overloading);
+//   - a port to be preserved that is taken is replaced by a random one, not by
+//     the next, and four random ports that are taken leave it to masquerade;
+//   - hairpinned packets are not filtered;
+//   - what the maps know of TCP is forgotten after the UDP timeout, except for
+//     connections, which conntrack keeps;
+//   - NAT of ICMP queries is conntrack's, whatever the behaviour.
+//
 // Registers: 0 to 4 the key of forward; 5, 6 what back says; 8 to 10 the keys
 // of back and allow, the external port being 9; 11 the external address.
 type translator struct {
