@@ -171,7 +171,7 @@ func finishChecksum(buf []byte) {
 	ip := buf[vnetLen:]
 	start := int(binary.NativeEndian.Uint16(buf[6:]))
 	at := start + int(binary.NativeEndian.Uint16(buf[8:]))
-	if at+2 > len(ip) {
+	if start < headerLen(ip) || at+2 > len(ip) {
 		return
 	}
 	// The field holds the sum of the pseudo-header, so it counts as data.
@@ -181,6 +181,14 @@ func finishChecksum(buf []byte) {
 	}
 	binary.BigEndian.PutUint16(ip[at:], sum)
 	buf[0] &^= vnetNeedsChecksum
+}
+
+// headerLen is the least that the IP header of a packet takes.
+func headerLen(ip []byte) int {
+	if ip[0]>>4 == 4 {
+		return 20
+	}
+	return 40
 }
 
 func (v *view) pseudoSum(length int) uint64 {
