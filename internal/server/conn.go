@@ -104,6 +104,9 @@ func (c *conn) serveSTUN(first byte) {
 // serveRendezvous hands messages to the machine until one is late or too long.
 func (c *conn) serveRendezvous() {
 	c.rendezvous = true
+	if tc, ok := c.nc.(*net.TCPConn); ok {
+		tc.SetWriteBuffer(c.server.limits.WriteQueue) // else the kernel holds megabytes for a slow reader
+	}
 	for {
 		if c.proved.Load() {
 			c.nc.SetReadDeadline(time.Now().Add(c.server.limits.Idle))

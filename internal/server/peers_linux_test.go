@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -140,7 +139,10 @@ func TestGarbageLeavesNoMemory(t *testing.T) {
 	for i := range batch {
 		batch[i].B = make([]byte, 0, 300)
 	}
-	const total = 1_000_000
+	total := 1_000_000
+	if testing.Short() {
+		total /= 10
+	}
 	for sent := 0; sent < total; sent += len(batch) {
 		for i := range batch {
 			b := batch[i].B[:1+r.IntN(200)]
@@ -169,66 +171,11 @@ func TestGarbageLeavesNoMemory(t *testing.T) {
 			runtime.Gosched()
 		}
 	}
-	if got := s.Stats().PacketsIn - in; got < total/2 {
+	if got := s.Stats().PacketsIn - in; got < uint64(total/2) {
 		t.Errorf("only %d datagrams arrived", got)
 	}
 	if after := heap(); after > before+32<<20 {
 		t.Errorf("%d bytes of heap before, %d after", before, after)
 	}
 	peers(t, s.udp, 20)
-}
-
-func TestPeersOnTCP(t *testing.T) {
-	s := start(t, open(t, "127.0.0.1"))
-	a, b := tcpClient(t, s, 100), tcpClient(t, s, 101)
-	id := rendezvous.RelayID{9}
-	a.do(func(now time.Time) {
-		a.Connect(now, clientKey(101).ID(), id, rendezvous.StreamRelay|rendezvous.PacketRelay|rendezvous.Direct, []byte("hello"))
-	})
-	got := waitFor[rendezvous.Requested](t, b)
-	if string(got.Sealed) != "hello" || got.Kinds != rendezvous.StreamRelay {
-		t.Errorf("request %q, kinds %v", got.Sealed, got.Kinds)
-	}
-	if c := waitFor[rendezvous.Connected](t, a); c.Status != 0 || c.Kinds != rendezvous.StreamRelay {
-		t.Errorf("connected %v, kinds %v", c.Status, c.Kinds)
-	}
-	a.do(func(time.Time) { a.StopConnect(id) })
-	b.do(func(now time.Time) { b.Signal(now, id, []byte("answer")) })
-	if sig := waitFor[rendezvous.Signalled](t, a); string(sig.Sealed) != "answer" {
-		t.Errorf("signal %q", sig.Sealed)
-	}
-
-	var ends []net.Conn
-	for _, c := range []*streamClient{a, b} {
-		nc := dial(t, "tcp", s.tcp)
-		c.do(func(time.Time) {
-			preface, err := c.Preface(id)
-			if err != nil {
-				t.Error(err)
-			}
-			nc.Write(preface)
-		})
-		ends = append(ends, nc)
-	}
-	ready(t, ends...)
-	go func() {
-		ends[0].Write(make([]byte, 1<<20))
-		ends[0].(*net.TCPConn).CloseWrite()
-	}()
-	n, err := ends[1].(*net.TCPConn).WriteTo(new(bytes.Buffer))
-	if n != 1<<20 || err != nil {
-		t.Errorf("%d bytes, %v", n, err)
-	}
-	st := s.Stats()
-	if st.HalfOpen != 0 || st.Conns != 4 || st.Peers != 2 {
-		t.Errorf("%d connections, %d half-open, %d peers", st.Conns, st.HalfOpen, st.Peers)
-	}
-
-	replay := dial(t, "tcp", s.tcp)
-	preface, _ := a.Preface(id)
-	preface[len(preface)-1] ^= 1
-	replay.Write(preface)
-	if n, err := replay.Read(make([]byte, 1)); err == nil {
-		t.Errorf("a forged preface was answered with %d bytes", n)
-	}
 }

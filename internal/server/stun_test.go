@@ -12,11 +12,12 @@ import (
 )
 
 func TestBindingAgainstPion(t *testing.T) {
-	for _, host := range []string{"127.0.0.1", "::1"} {
-		cfg := open(t, host)
-		s := start(t, cfg)
+	for _, hosts := range [][2]string{{"127.0.0.1", "127.0.0.1"}, {"::1", "::1"}, {"", "127.0.0.1"}, {"", "::1"}} {
+		s := start(t, open(t, hosts[0]))
+		host := netip.MustParseAddr(hosts[1]) // on both families when the socket is
+		s.udp, s.tcp = netip.AddrPortFrom(host, s.udp.Port()), netip.AddrPortFrom(host, s.tcp.Port())
 		for network, addr := range map[string]netip.AddrPort{"udp": s.udp, "tcp": s.tcp} {
-			t.Run(network+host, func(t *testing.T) {
+			t.Run(network+" "+hosts[0]+" from "+hosts[1], func(t *testing.T) {
 				nc, err := net.Dial(network, addr.String())
 				if err != nil {
 					t.Fatal(err)
