@@ -11,6 +11,7 @@ import (
 	"github.com/bodkin-net/bodkin/internal/machine/rendezvous"
 	"github.com/bodkin-net/bodkin/internal/server/load"
 	"github.com/bodkin-net/bodkin/internal/wire/relay"
+	wire "github.com/bodkin-net/bodkin/internal/wire/rendezvous"
 )
 
 // Each benchmark runs the server, and the bare loop that it is measured
@@ -187,7 +188,7 @@ func BenchmarkIdlePeers(b *testing.B) {
 		if now != n || after.Stats.Peers != n {
 			b.Errorf("%d peers think that they are registered, %d are, of %d", now, after.Stats.Peers, n)
 		}
-		alive := after.Stats.Received[5] - full.Stats.Received[5]
+		alive := after.Stats.Received[wire.TypeKeepAlive] - full.Stats.Received[wire.TypeKeepAlive]
 		b.ReportMetric(float64(full.Heap-empty.Heap)/float64(n), "heap-B/peer")
 		b.ReportMetric(float64(full.RSS-empty.RSS)/float64(n), "rss-B/peer")
 		b.ReportMetric(float64(n)/took.Seconds(), "registrations/s")

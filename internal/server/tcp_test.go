@@ -165,6 +165,8 @@ func TestHalfOpenFlood(t *testing.T) {
 			honest("127.0.0.2")
 		}
 	}
+	register(t, "tcp", s.tcp, 1)
+	register(t, "udp", s.udp, 2)
 	st := s.Stats()
 	if limit := s.limits.HalfOpenPerAddress; st.HalfOpen > 2*limit || st.Conns > 2*limit {
 		t.Errorf("%d connections, %d half-open, limit %d for each address", st.Conns, st.HalfOpen, limit)
