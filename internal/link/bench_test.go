@@ -29,12 +29,18 @@ type mover func(tb testing.TB)
 func linkMover(a, b Link, stream uint64) mover {
 	got := make(chan int, 1024)
 	go b.Receive(func(f frame.Frame) error {
-		got <- len(f.Data)
+		if f.Type == frame.DATA {
+			got <- len(f.Data)
+		}
 		return nil
 	})
 	go a.Receive(func(frame.Frame) error { return nil })
 	var offset uint64
+	begin := sync.OnceValue(func() error { return a.Send(hello) })
 	return func(tb testing.TB) {
+		if err := begin(); err != nil {
+			tb.Fatal(err)
+		}
 		go func() {
 			for range roundLen / len(chunk) {
 				if err := a.Send(frame.Frame{Type: frame.DATA, Stream: stream, Offset: offset, Data: chunk}); err != nil {
@@ -214,4 +220,50 @@ func BenchmarkRelayedQUICLink(b *testing.B) {
 	sb.AddRelay(id, server)
 	x, y := dialQUIC(b, newQUIC(b, ia, sa.Relay()), newQUIC(b, ib, sb.Relay()), sa.AddRelay(id, server), ib.ID())
 	benchmark(b, linkMover(x, y, 1))
+}
+
+// BenchmarkRoundTrip is what one byte there and one byte back takes.
+func BenchmarkRoundTrip(b *testing.B) {
+	for name, pair := range pairs {
+		b.Run(name, func(b *testing.B) {
+			x, y := pair(b)
+			got := make(chan struct{}, 1)
+			echo := make(chan frame.Frame, 1) // Send must not be called from the handler
+			send(b, x, hello)
+			send(b, y, hello)
+			go y.Receive(func(f frame.Frame) error {
+				if f.Type != frame.DATA {
+					return nil
+				}
+				echo <- frame.Frame{Type: frame.DATA, Stream: 1, Offset: f.Offset, Data: chunk[:1]}
+				return nil
+			})
+			go func() {
+				for {
+					select {
+					case f := <-echo:
+						y.Send(f)
+					case <-y.Done():
+						return
+					}
+				}
+			}()
+			go x.Receive(func(f frame.Frame) error {
+				if f.Type == frame.DATA {
+					got <- struct{}{}
+				}
+				return nil
+			})
+			var offset uint64
+			for b.Loop() {
+				if err := x.Send(frame.Frame{Type: frame.DATA, Stream: 1, Offset: offset, Data: chunk[:1]}); err != nil {
+					b.Fatal(err)
+				}
+				offset++
+				<-got
+			}
+			x.Close("")
+			<-y.Done()
+		})
+	}
 }

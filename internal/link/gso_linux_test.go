@@ -44,6 +44,7 @@ func TestSegmentationOffloadIsUsed(t *testing.T) {
 	const size = 4 << 20
 	in := receive(b, map[uint64]int{1: size})
 	go a.Receive(func(frame.Frame) error { return nil })
+	send(t, a, hello)
 	for off := 0; off < size; off += len(chunk) {
 		send(t, a, frame.Frame{Type: frame.DATA, Stream: 1, Offset: uint64(off), Data: chunk})
 	}

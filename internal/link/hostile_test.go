@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/quicvarint"
@@ -57,17 +59,17 @@ func TestHostileQUICStreams(t *testing.T) {
 	for name, streams := range map[string][][]byte{
 		"unknown kind":              {{0x17}},
 		"second control lane":       {control(ping), control(ping)},
-		"control lane ends":         {control(ping)}, // the test closes every stream
+		"control lane ends":         {control(ping)},
 		"unknown frame":             {control(header(0x30, 0))},
 		"frame of a lying length":   {control(header(byte(frame.HELLO), 3<<20))},
 		"frame with a bad body":     {control(append(header(byte(frame.PING), 3), 1, 1, 1))},
 		"DATA on the control lane":  {control(frames(frame.Frame{Type: frame.DATA, Stream: 1, Data: []byte("x")}))},
 		"offset too large":          {data(1, frame.MaxOffset+1, nil)},
-		"offset grows too large":    {data(1, frame.MaxOffset-2, []byte("four"))},
+		"offset grows too large":    {control(ping), data(1, frame.MaxOffset-2, []byte("four"))},
 		"stream number too large":   {data(frame.MaxStream+1, 0, nil)},
 		"what the session refuses":  {control(frames(frame.Frame{Type: frame.RESET, Stream: 66}))},
-		"data the session refuses":  {data(66, 0, []byte("x"))},
-		"data in a very long lane":  {data(66, 0, make([]byte, 1<<20))},
+		"data the session refuses":  {control(ping), data(66, 0, []byte("x"))},
+		"data in a very long lane":  {control(ping), data(66, 0, make([]byte, 1<<20))},
 		"control in a long garbage": {control(make([]byte, 1<<20))},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,7 +83,9 @@ func TestHostileQUICStreams(t *testing.T) {
 				}
 				wg.Go(func() { // an error only says that we closed
 					s.Write(b)
-					s.Close()
+					if name == "control lane ends" {
+						s.Close()
+					}
 				})
 			}
 			err := l.Receive(func(f frame.Frame) error {
@@ -98,6 +102,51 @@ func TestHostileQUICStreams(t *testing.T) {
 			<-c.Context().Done()
 		})
 	}
+}
+
+// TestDataWaitsForTheFirstFrame has DATA arrive long before the frame that says
+// what the link is for, and even that in two pieces.
+func TestDataWaitsForTheFirstFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet(oneWay)
+		us, they := newIdentity(t), newIdentity(t)
+		pc, theirs := n.listen("192.0.2.1:1"), n.listen("192.0.2.2:2")
+		q := newQUIC(t, us, pc)
+		tr := &quic.Transport{Conn: theirs}
+		defer tr.Close()
+		var refused error
+		c, err := tr.Dial(t.Context(), pc.LocalAddr(), they.expect(us.ID(), &refused), &quic.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := q.Accept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan frame.Type, 10)
+		ended := make(chan error)
+		go func() { ended <- l.Receive(func(f frame.Frame) error { got <- f.Type; return nil }) }()
+		first := frames(hello)
+		var control *quic.SendStream
+		for _, b := range [][]byte{append([]byte{kindData, 1, 0}, "early"...), append([]byte{kindControl}, first[:3]...)} {
+			if control, err = c.OpenUniStream(); err != nil {
+				t.Fatal(err)
+			}
+			control.Write(b)
+			time.Sleep(time.Second) // virtual
+		}
+		if len(got) > 0 {
+			t.Errorf("got %v before the first frame", <-got)
+		}
+		control.Write(first[3:])
+		for _, want := range []frame.Type{frame.HELLO, frame.DATA} {
+			if f := <-got; f != want {
+				t.Errorf("got %v, want %v", f, want)
+			}
+		}
+		l.Close("")
+		<-ended
+	})
 }
 
 func TestHostileQUICStreamCount(t *testing.T) {
@@ -123,6 +172,25 @@ func TestHostileQUICStreamCount(t *testing.T) {
 	go func() { ended <- l.Receive(func(frame.Frame) error { return nil }) }()
 	l.Close("enough")
 	wantEnd(t, <-ended, CauseLocal, "enough")
+}
+
+func TestHostileQUICRefusesToListen(t *testing.T) {
+	c, l := hostileQUIC(t, Config{})
+	send(t, l, frame.Frame{Type: frame.DATA, Stream: 1, Data: []byte("x")}, frame.Frame{Type: frame.PING})
+	for range 2 {
+		s, err := c.AcceptUniStream(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.CancelRead(1)
+	}
+	var err error
+	for i := uint64(0); err == nil; i++ { // a refused lane is the session's affair, a refused control lane the end
+		if err = l.Send(frame.Frame{Type: frame.DATA, Stream: 1, Offset: 1 + i, Data: []byte("x")}); err == nil {
+			err = l.Send(frame.Frame{Type: frame.PING})
+		}
+	}
+	wantEnd(t, err, CausePeer, "control lane refused")
 }
 
 func hostileTLS(t *testing.T) (*tls.Conn, Link) {

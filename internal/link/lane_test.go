@@ -30,6 +30,7 @@ func TestRunsOfAStream(t *testing.T) {
 				})
 			}()
 			go a.Receive(func(frame.Frame) error { return nil })
+			send(t, a, hello)
 			for _, run := range [][2]int{{0, 1000}, {1000, 70_000}, {500, 200_000}, {500, 300_000}, {0, 10}, {0, size}} {
 				for off := run[0]; off < run[1]; off += frame.MaxData {
 					send(t, a, frame.Frame{Type: frame.DATA, Stream: 1, Offset: uint64(off), Data: p[off:min(run[1], off+frame.MaxData)]})
@@ -59,6 +60,8 @@ func TestFinishedStreamsMakeRoom(t *testing.T) {
 	}
 	in := receive(b, want)
 	go a.Receive(func(frame.Frame) error { return nil })
+	send(t, a, hello)
+	<-in.frames
 	for i := range uint64(streams) {
 		send(t, a, frame.Frame{Type: frame.DATA, Stream: i, Data: pattern(i, 10)})
 		if i%2 == 0 {
@@ -94,5 +97,21 @@ func TestWindowsHoldASession(t *testing.T) {
 	in := receive(b, map[uint64]int{1: window, 2: len(chunk)})
 	<-in.full
 	b.Close("")
+	<-in.ended
+}
+
+// TestFinishedLaneTakesNoMore is the race of DATA with the FIN of its stream.
+func TestFinishedLaneTakesNoMore(t *testing.T) {
+	a, b := quicPair(t)
+	in := receive(b, map[uint64]int{1: 1})
+	send(t, a, frame.Frame{Type: frame.DATA, Stream: 1, Data: chunk[:1]})
+	l := a.(*quicLink)
+	lane := l.lanes.open[1]
+	send(t, a, frame.Frame{Type: frame.FIN, Stream: 1, Offset: 1})
+	if err := l.write(lane.SendStream, chunk); err != nil {
+		t.Errorf("writing to a finished lane: %v", err)
+	}
+	<-in.full
+	a.Close("")
 	<-in.ended
 }

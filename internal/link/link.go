@@ -41,7 +41,8 @@ type Link interface {
 	// called by several goroutines, but never by two at a time; it must not
 	// block, nor keep the frame's memory. DATA comes in pieces of any size. The
 	// frames of the control lane keep their order, and so does DATA of one run;
-	// between those there is no order. An error of h ends the link as a
+	// between those there is no order, but that DATA never comes before the first
+	// other frame, which says what the link is for. An error of h ends the link as a
 	// protocol error of the peer.
 	Receive(h func(frame.Frame) error) error
 

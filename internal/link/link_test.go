@@ -1,7 +1,6 @@
 package link
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -170,6 +169,9 @@ func send(t testing.TB, l Link, fs ...frame.Frame) {
 	}
 }
 
+// hello is what a session sends first; DATA waits for it.
+var hello = frame.Frame{Type: frame.HELLO, Session: [16]byte{1}}
+
 func wantEnd(t testing.TB, err error, cause Cause, reason string) {
 	t.Helper()
 	end, ok := errors.AsType[*EndError](err)
@@ -187,7 +189,7 @@ func TestLinkCarriesFrames(t *testing.T) {
 			var wg sync.WaitGroup
 			for _, l := range []Link{a, b} {
 				wg.Go(func() {
-					send(t, l, frame.Frame{Type: frame.HELLO, Session: [16]byte{1}}, frame.Frame{Type: frame.OPEN, Stream: 1})
+					send(t, l, hello, frame.Frame{Type: frame.OPEN, Stream: 1})
 					for stream, n := range sizes {
 						p := pattern(stream, n)
 						for off := 0; off < n; off += frame.MaxData {
@@ -223,5 +225,3 @@ func TestLinkCarriesFrames(t *testing.T) {
 		})
 	}
 }
-
-var _ = context.Background

@@ -92,6 +92,7 @@ func TestMixedTraffic(t *testing.T) {
 		in, back := receive(l[1], map[uint64]int{1: size}), receive(l[0], map[uint64]int{1: size})
 		for i, in := range []*inbox{in, back} {
 			wg.Go(func() {
+				send(t, l[1-i], hello)
 				for off := 0; off < size; off += frame.MaxData {
 					send(t, l[1-i], frame.Frame{Type: frame.DATA, Stream: 1, Offset: uint64(off), Data: p[off : off+frame.MaxData]})
 				}

@@ -51,6 +51,7 @@ type quicLink struct {
 	in struct {
 		sync.Mutex // serializes the handler
 		control    bool
+		begun      chan struct{} // closed when the first frame has been handled
 		buf        []byte
 	}
 }
@@ -64,6 +65,7 @@ type lane struct {
 func newQUICLink(conn *quic.Conn, peer identity.ID) *quicLink {
 	l := &quicLink{conn: conn, peer: peer}
 	l.lanes.open = make(map[uint64]*lane)
+	l.in.begun = make(chan struct{})
 	return l
 }
 
@@ -129,12 +131,10 @@ func quicEnd(err error) error {
 	return &EndError{Cause: CausePath, Err: err} // silence, a stateless reset, a dead socket
 }
 
-// fail turns an error of a stream into that of the link, if it has ended.
-func (l *quicLink) fail(err error) error {
-	if _, ok := errors.AsType[*quic.StreamError](err); ok {
-		return err
-	}
-	<-l.Done() // streams learn of the end a moment before the link does
+// ending waits for the end of the link, of which its streams learn a moment
+// earlier, and says why.
+func (l *quicLink) ending() error {
+	<-l.Done()
 	return l.Err()
 }
 
@@ -162,7 +162,7 @@ func (l *quicLink) sendControl(f *frame.Frame) error {
 	if c.lane == nil {
 		s, err := l.conn.OpenUniStreamSync(l.conn.Context())
 		if err != nil {
-			return l.fail(err)
+			return l.ending()
 		}
 		s.SetPriority(0, false) // ahead of any DATA
 		c.lane = s
@@ -187,7 +187,7 @@ func (l *quicLink) sendData(f *frame.Frame) error {
 	l.drop(f.Stream, func(s *lane) { s.CancelWrite(codeClosed) })
 	s, err := l.conn.OpenUniStreamSync(l.conn.Context())
 	if err != nil {
-		return l.fail(err)
+		return l.ending()
 	}
 	l.lanes.Lock()
 	l.lanes.open[f.Stream] = &lane{SendStream: s, next: f.Offset + uint64(len(f.Data))}
@@ -225,16 +225,20 @@ func (l *quicLink) drop(stream uint64, end func(*lane)) {
 }
 
 func (l *quicLink) write(s *quic.SendStream, b []byte) error {
-	_, err := s.Write(b)
-	if err == nil {
+	switch _, err := s.Write(b); {
+	case err == nil:
 		return nil
-	}
-	if _, ok := errors.AsType[*quic.StreamError](err); ok {
-		// The peer has stopped reading this lane, or we have dropped it: what the
+	case s == l.control.lane && isStreamError(err):
+		end := &EndError{Cause: CausePeer, Reason: "control lane refused", Err: err}
+		l.closeWith(codeProtocol, end)
+		return l.Err()
+	case isStreamError(err) || errors.Is(err, quic.ErrStreamClosed):
+		// The peer has stopped reading this lane, or we have ended it: what the
 		// session says about the stream decides, not the lane.
 		return nil
+	default:
+		return l.ending()
 	}
-	return l.fail(err)
 }
 
 func (l *quicLink) Receive(h func(frame.Frame) error) error {
@@ -282,6 +286,7 @@ func (l *quicLink) receiveControl(s *quic.ReceiveStream, h func(frame.Frame) err
 	}
 	var d frame.Decoder
 	var f frame.Frame
+	var begin sync.Once
 	buf := buffer{b: make([]byte, frame.HeaderLen+frame.MaxControl)}
 	for {
 		switch err := buf.fill(s); {
@@ -299,7 +304,9 @@ func (l *quicLink) receiveControl(s *quic.ReceiveStream, h func(frame.Frame) err
 			case frame.DATA:
 				return violation("DATA on the control lane")
 			}
-			return h(*f)
+			err := h(*f)
+			begin.Do(func() { close(l.in.begun) })
+			return err
 		})
 		l.in.Unlock()
 		if err != nil {
@@ -312,6 +319,11 @@ func (l *quicLink) receiveData(s *quic.ReceiveStream, h func(frame.Frame) error)
 	stream, offset, ok, err := readLane(s)
 	if err != nil || !ok {
 		return err
+	}
+	select {
+	case <-l.in.begun:
+	case <-l.Done():
+		return nil
 	}
 	for {
 		// Wait without a buffer: only the lanes that have something to say share

@@ -208,7 +208,7 @@ func TestGarbageIsIgnoredByQUIC(t *testing.T) {
 		}
 		stranger.Write(junk[:20+i*2])
 	}
-	send(t, a, frame.Frame{Type: frame.DATA, Stream: 1, Data: []byte("x")})
+	send(t, a, hello, frame.Frame{Type: frame.DATA, Stream: 1, Data: []byte("x")})
 	<-in.full
 	dialQUIC(t, qa, qb, pb.LocalAddr(), ib.ID())
 }

@@ -47,7 +47,7 @@ func TestQUICTakesOneRoundTrip(t *testing.T) {
 		if d := time.Since(start); !within(d, 2*oneWay) {
 			t.Errorf("Dial took %v", d)
 		}
-		send(t, a, frame.Frame{Type: frame.HELLO}, frame.Frame{Type: frame.DATA, Stream: 1, Data: []byte("first")})
+		send(t, a, hello, frame.Frame{Type: frame.DATA, Stream: 1, Data: []byte("first")})
 		b := <-accepted
 		in := receive(b, map[uint64]int{1: 5})
 		<-in.full
@@ -55,7 +55,7 @@ func TestQUICTakesOneRoundTrip(t *testing.T) {
 			t.Errorf("the first byte took %v", d)
 		}
 		ina := receive(a, map[uint64]int{1: 6})
-		send(t, b, frame.Frame{Type: frame.DATA, Stream: 1, Data: []byte("answer")})
+		send(t, b, hello, frame.Frame{Type: frame.DATA, Stream: 1, Data: []byte("answer")})
 		<-ina.full
 		if d := time.Since(start); !within(d, 4*oneWay) {
 			t.Errorf("the answer took %v", d)
@@ -82,6 +82,7 @@ func TestQUICSurvivesLoss(t *testing.T) {
 			a, b := dialQUIC(t, qa, qb, addr, qb.identity.ID())
 			const size = 1 << 20
 			in, back := receive(b, map[uint64]int{1: size, 2: size}), receive(a, nil)
+			send(t, a, hello)
 			for _, stream := range []uint64{1, 2} {
 				p := pattern(stream, size)
 				for off := 0; off < size; off += frame.MaxData {
