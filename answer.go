@@ -123,10 +123,8 @@ func (c *control) connected(now time.Time, u *uplink, e rendezvous.Connected) {
 	}
 	lacking := a.kinds &^ e.Kinds
 	a.kinds &= e.Kinds
-	if lacking&rendezvous.PacketRelay != 0 && a.noPacket != nil {
-		a.noPacket()
-		a.relaying = false
-		c.n.socket.RemoveRelay(a.relay)
+	if lacking&rendezvous.PacketRelay != 0 {
+		c.stopPacketRelay(a)
 	}
 	if a.kinds&rendezvous.PacketRelay == 0 && a.kinds&rendezvous.StreamRelay != 0 {
 		c.streamRelay(a)

@@ -41,8 +41,8 @@ type attempt struct {
 	asked    bool // the request left through uplink
 	granted  bool // the server passed it on
 	uplink   *uplink
-	relaying bool               // a relay link stands or is being made
-	noPacket context.CancelFunc // ends the handshake through the packet relay
+	relaying bool // a relay link stands or is being made
+	packets  packetDials
 	answered bool
 	refused  bool
 
@@ -114,34 +114,68 @@ func (c *control) possible(u *uplink, kinds rendezvous.Kinds) rendezvous.Kinds {
 // carry may follow it at once.
 func (c *control) requestLeft(now time.Time, u *uplink, id rendezvous.RelayID) {
 	a := c.relays[id]
-	if a == nil || a.asked {
+	if a == nil {
 		return
 	}
 	a.asked = true
-	if u == c.udp && a.kinds&rendezvous.PacketRelay != 0 {
+	if u == c.udp && a.kinds&rendezvous.PacketRelay != 0 && !a.granted && a.packets.begun < maxPacketDials {
 		c.dialRelay(a, u.server)
 	}
 }
 
-// dialRelay begins the QUIC handshake through the packet relay.
+// packetDials are the handshakes through the packet relay.
+type packetDials struct {
+	begun, running int
+	done           bool // one succeeded, or they were given up
+	cancel         context.CancelFunc
+}
+
+// maxPacketDials bounds them: one follows every request that might have been
+// the first to reach the server or the peer, because what came on the heels of
+// one that did not is lost, and QUIC would be slow to repeat it.
+const maxPacketDials = 4
+
+// dialRelay begins a QUIC handshake through the packet relay.
 func (c *control) dialRelay(a *attempt, server netip.AddrPort) {
 	a.relaying = true
 	to := c.n.socket.AddRelay(a.relay, server)
 	ctx, cancel := context.WithCancel(a.session.handshake)
-	a.noPacket = cancel
+	d, earlier := &a.packets, a.packets.cancel
+	d.cancel = func() {
+		cancel()
+		if earlier != nil {
+			earlier()
+		}
+	}
+	d.begun++
+	d.running++
 	c.n.dialLink(func() (link.Link, error) {
-		defer cancel()
 		return c.n.relay.Dial(ctx, to, a.peer)
 	}, func(now time.Time, l link.Link, err error) {
+		d.running--
 		switch {
-		case err == nil:
+		case err == nil && !d.done:
+			d.done = true
+			d.cancel()
 			a.session.join(l, c.relayPath("udp", server), a.id)
-		case a.kinds&rendezvous.PacketRelay != 0: // else it was given up
-			a.relaying = false
-			c.n.socket.RemoveRelay(a.relay)
+		case err == nil:
+			l.Close("another handshake was faster")
+		case !d.done && d.running == 0:
+			c.stopPacketRelay(a)
 			c.relayFailed(now, a, err)
 		}
 	})
+}
+
+// stopPacketRelay gives the packet relay up, with the handshakes through it.
+func (c *control) stopPacketRelay(a *attempt) {
+	if a.packets.cancel == nil || a.packets.done {
+		return
+	}
+	a.packets.done = true
+	a.packets.cancel()
+	a.relaying = false
+	c.n.socket.RemoveRelay(a.relay)
 }
 
 // dialLink runs a handshake outside the control goroutine and brings its end

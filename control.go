@@ -284,6 +284,9 @@ func (c *control) listening(yes bool) {
 	c.n.spawn(func() {
 		c.do(func(now time.Time) {
 			c.listens = yes
+			for _, u := range c.uplinks() {
+				u.client.SetGuest(now, !yes)
+			}
 		})
 	})
 }

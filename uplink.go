@@ -52,6 +52,7 @@ func (c *control) newUplink(transport string, places []netip.AddrPort) *uplink {
 		Key:       c.n.cfg.Key,
 		ServerID:  c.n.where.ID,
 		RelayOnly: c.n.cfg.RelayOnly,
+		Guest:     !c.listens,
 	})}
 }
 

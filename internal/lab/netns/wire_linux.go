@@ -118,8 +118,8 @@ func (w *wire) now() int64 { return int64(time.Since(w.start)) }
 func (w *wire) run() {
 	defer close(w.done)
 	preferThread()
-	spareProcessor(1)
-	defer spareProcessor(-1)
+	spareProcessor(8)
+	defer spareProcessor(-8)
 	read := make([]byte, largeBuffer)
 	events := make([]unix.EpollEvent, len(w.ports)+1)
 	for {
@@ -135,9 +135,12 @@ func (w *wire) run() {
 		}
 		w.mu.Unlock()
 
+		t0 := w.now()
 		n := epollWait(w.epoll, events, wait)
-
+		t1 := w.now()
 		w.mu.Lock()
+		t2 := w.now()
+		defer0 := func() { t3 := w.now(); if (wait >= 0 && t1-t0-wait > 2e6) || t2-t1 > 2e6 || t3-t2 > 2e6 { println("stall us: wait", wait/1000, "epoll", (t1-t0)/1000, "lock", (t2-t1)/1000, "work", (t3-t2)/1000, "n", n) } }
 		for _, ev := range events[:n] {
 			if ev.Fd < 0 {
 				continue // closed, or something new to wait for
@@ -145,6 +148,7 @@ func (w *wire) run() {
 			w.drain(w.ports[ev.Fd], read)
 			w.deliver(w.now())
 		}
+		defer0()
 		w.mu.Unlock()
 	}
 }
@@ -247,7 +251,7 @@ func epollWait(epoll int, events []unix.EpollEvent, wait int64) int {
 		ts := unix.NsecToTimespec(wait)
 		timeout = &ts
 	}
-	call := unix.Syscall6
+	call := unix.RawSyscall6
 	if wait == 0 {
 		call = unix.RawSyscall6
 	}
@@ -262,7 +266,7 @@ func epollWait(epoll int, events []unix.EpollEvent, wait int64) int {
 // preferThread puts the calling thread before ordinary ones, if it may.
 func preferThread() {
 	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0)
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0); err != nil { println(err.Error()) }
 }
 
 var processors sync.Mutex

@@ -21,6 +21,9 @@ type ClientConfig struct {
 	Lifetime time.Duration // of the registration; zero: the server's default
 	// RelayOnly keeps our endpoint from other peers: no Direct, ever.
 	RelayOnly bool
+	// Guest is not to be found by other peers, only asks for them: other
+	// processes may use the key at the same time. See SetGuest.
+	Guest bool
 }
 
 // What a client waits for.
@@ -135,6 +138,18 @@ func (c *Client) agree(server identity.ID) bool {
 	}
 	c.server, c.key, c.keyed = server, wire.NewMACKey(shared, c.id, server), true
 	return true
+}
+
+// SetGuest changes whether others can ask for us, by registering anew if need
+// be.
+func (c *Client) SetGuest(now time.Time, guest bool) {
+	if c.cfg.Guest == guest {
+		return
+	}
+	c.cfg.Guest = guest
+	if c.state == registering || c.state == registered {
+		c.startGreeting(now)
+	}
 }
 
 // Start registers. Called again, it registers anew at once: the owner knows

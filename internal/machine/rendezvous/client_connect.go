@@ -13,7 +13,10 @@ const (
 	maxConnectWait = 3200 * time.Millisecond
 	connectRepeats = 6
 
-	absentWait    = 250 * time.Millisecond // while the target is not registered
+	// While the target is not registered: two that start together are a few
+	// milliseconds apart, and every one of them would delay the first byte.
+	absentWait    = 20 * time.Millisecond // doubled with every answer
+	maxAbsentWait = 400 * time.Millisecond
 	absentRepeats = 8
 	absentFor     = 2 * time.Second
 )
@@ -123,7 +126,7 @@ func (c *Client) handleConnected(now time.Time, m wire.Connected) {
 		k.absent++
 		if k.absent <= absentRepeats && now.Sub(k.absentSince) < absentFor {
 			// He may be about to register: at this moment, or again.
-			k.sent, k.next = 0, now.Add(absentWait)
+			k.sent, k.next = 0, now.Add(min(absentWait<<(k.absent-1), maxAbsentWait))
 			k.first = k.last
 			return
 		}

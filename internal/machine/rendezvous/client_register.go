@@ -77,7 +77,10 @@ func (c *Client) register(now time.Time) {
 		Lifetime: uint16(min(c.cfg.Lifetime/time.Second, 1<<16-1)),
 	}
 	if c.cfg.RelayOnly {
-		m.Flags = wire.RelayOnly
+		m.Flags |= wire.RelayOnly
+	}
+	if c.cfg.Guest {
+		m.Flags |= wire.Guest
 	}
 	r.packet = c.mac.Append(m.Append(nil), 0, &c.key)
 	r.sent = 0

@@ -87,13 +87,41 @@ func (s *Server) byHandle(h Handle) (uint32, *peer, bool) {
 	return i, p, true
 }
 
+// byID finds the registration that others may ask for.
 func (s *Server) byID(id identity.ID) (uint32, *peer, bool) {
-	i, ok := s.byKey.find(s.hash.id((*[32]byte)(&id)), func(i uint32) bool { return s.peers.at(i).id == id })
+	return s.byPlace(s.hash.id((*[32]byte)(&id)), func(p *peer) bool { return p.id == id && !p.guest() })
+}
+
+// guestAt finds the guest that registered with the key from the address.
+func (s *Server) guestAt(id identity.ID, at Addr) (uint32, *peer, bool) {
+	return s.byPlace(s.guestHash(id, at), func(p *peer) bool { return p.id == id && p.guest() && p.isAt(at) })
+}
+
+func (s *Server) byPlace(hash uint64, match func(*peer) bool) (uint32, *peer, bool) {
+	i, ok := s.byKey.find(hash, func(i uint32) bool { return match(s.peers.at(i)) })
 	if !ok {
 		return 0, nil, false
 	}
 	return i, s.peers.at(i), true
 }
+
+// indexHash is the peer's place in byKey: by its key, or for a guest by its
+// key and address, because others may use the key too.
+func (s *Server) indexHash(p *peer) uint64 {
+	if p.guest() {
+		return s.guestHash(p.id, Addr{p.addrPort(), p.conn})
+	}
+	return s.hash.id((*[32]byte)(&p.id))
+}
+
+func (s *Server) guestHash(id identity.ID, at Addr) uint64 {
+	e := endpointOf(at.Endpoint)
+	le := binary.LittleEndian
+	where := s.hash.words(le.Uint64(e.addr[:]), le.Uint64(e.addr[8:]), uint64(e.port), at.Conn)
+	return s.hash.words(s.hash.id((*[32]byte)(&id)), where, 3, 0)
+}
+
+func (p *peer) guest() bool { return p.flags&wire.Guest != 0 }
 
 // place notes where the peer is, in the tables that depend on it.
 func (s *Server) place(i uint32, p *peer, at Addr) {
@@ -127,8 +155,8 @@ func (s *Server) forget(i uint32, p *peer) {
 	for p.relays != 0 {
 		s.endRelay(p.relays - 1)
 	}
+	s.byKey.remove(s.indexHash(p), i)
 	s.displace(p)
-	s.byKey.remove(s.hash.id((*[32]byte)(&p.id)), i)
 	s.expiry.disarm(i)
 	dirty := p.dirty
 	s.peers.release(i)

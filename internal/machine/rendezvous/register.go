@@ -86,6 +86,9 @@ func (s *Server) register(from Addr, b []byte) bool {
 		return true
 	}
 	i, p, known := s.byID(m.Client)
+	if m.Flags&wire.Guest != 0 {
+		i, p, known = s.guestAt(m.Client, from)
+	}
 	if known {
 		s.registerKnown(from, b, m, i, p)
 	} else {
@@ -129,6 +132,9 @@ func (s *Server) registerNew(from Addr, b []byte, m wire.Register) {
 		return
 	}
 	h := s.hash.id((*[32]byte)(&m.Client))
+	if m.Flags&wire.Guest != 0 {
+		h = s.guestHash(m.Client, from)
+	}
 	if g := &s.gone[h%departedLen]; g.id == m.Client && m.Sequence <= g.sequence {
 		s.drop(DropReplay)
 		s.refuse(from, &key, m.Sequence, wire.ReasonSequence, g.sequence)
@@ -252,7 +258,7 @@ func (s *Server) bye(from Addr, b []byte) bool {
 		return false
 	}
 	if i, p, ok := s.sender(from, m.Handle, m.Tx, b); ok {
-		s.gone[s.hash.id((*[32]byte)(&p.id))%departedLen] = departure{p.id, p.largest()}
+		s.gone[s.indexHash(p)%departedLen] = departure{p.id, p.largest()}
 		s.forget(i, p)
 	}
 	return true

@@ -94,7 +94,7 @@ func TestStaleAnswers(t *testing.T) {
 	a.Start(w.now)
 	said := w.captured(a, 30*time.Second)
 	a.Connect(w.now, b.key.ID(), relayID, PacketRelay, nil)
-	said = append(said, w.captured(a, 100*time.Millisecond)...)
+	said = append(said, w.captured(a, 30*time.Millisecond)...)
 
 	// An absence that was counted is not counted again.
 	absent := ofType(said, wire.TypeConnected)

@@ -41,6 +41,7 @@
 //	cookie[24]   = time u64, ms | 16 bytes that only the server understands
 //	kinds        = 1 packet relay | 2 stream relay | 4 direct
 //	flags        = 1 relay only: nobody is told this peer's endpoint
+//	               2 guest: not to be found; registered beside the key's other processes
 //	status       = 0 ok, 1 target not registered, 2 rate limited, 3 bad relay id, 4 full
 //	reason       = 1 sequence not larger than the one in the message, 2 full
 //

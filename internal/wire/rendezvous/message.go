@@ -83,9 +83,17 @@ const (
 // Flags go with a registration.
 type Flags uint8
 
-// RelayOnly keeps the peer's endpoint from everybody: no connection with it
-// is ever Direct.
-const RelayOnly Flags = 1
+const (
+	// RelayOnly keeps the peer's endpoint from everybody: no connection with it
+	// is ever Direct.
+	RelayOnly Flags = 1 << iota
+	// Guest asks for peers and is not to be found by any: it leaves the key's
+	// other registrations alone, of which one from every endpoint may be a
+	// guest's, and only one, at one endpoint, is not.
+	Guest
+
+	allFlags = RelayOnly | Guest
+)
 
 // Status is the server's answer to a CONNECT.
 type Status uint8

@@ -222,7 +222,7 @@ func TestRefuses(t *testing.T) {
 		{"port zero", Registered{Mapped: netip.MustParseAddrPort("192.0.2.1:1")}, 22, 0},
 		{"none that is something", Registered{}, 30, 1},
 		{"sequence that is not the txid", vectors[2].m, 75, 0},
-		{"flags of REGISTER", vectors[2].m, 78, 2},
+		{"flags of REGISTER", vectors[2].m, 78, 4},
 		{"kinds of CONNECT", vectors[7].m, 60, 8},
 		{"status", vectors[8].m, 20, 5},
 		{"kinds of CONNECTED", vectors[8].m, 21, 8},

@@ -90,7 +90,7 @@ func ParseRegister(b []byte) (Register, error) {
 		Lifetime: binary.BigEndian.Uint16(body[64:]),
 		Flags:    Flags(body[66]),
 	}
-	if m.Sequence != tx || m.Flags&^RelayOnly != 0 {
+	if m.Sequence != tx || m.Flags&^allFlags != 0 {
 		return Register{}, ErrMalformed
 	}
 	return m, nil
