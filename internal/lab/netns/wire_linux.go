@@ -62,6 +62,11 @@ const (
 	smallBuffer = 2048
 	largeBuffer = vnetLen + 65536
 	burst       = 64 // packets read from one device before the others have a turn
+
+	// The runtime is not told of shorter waits: it would give the thread's turn
+	// to another goroutine, and getting it back takes time. The garbage
+	// collector is held up for no longer.
+	shortWait = time.Millisecond
 )
 
 func newWire(p *plan, opt Options, fds map[*port]int) (*wire, error) {
@@ -118,8 +123,8 @@ func (w *wire) now() int64 { return int64(time.Since(w.start)) }
 func (w *wire) run() {
 	defer close(w.done)
 	preferThread()
-	spareProcessor(8)
-	defer spareProcessor(-8)
+	spareProcessor(1)
+	defer spareProcessor(-1)
 	read := make([]byte, largeBuffer)
 	events := make([]unix.EpollEvent, len(w.ports)+1)
 	for {
@@ -135,12 +140,9 @@ func (w *wire) run() {
 		}
 		w.mu.Unlock()
 
-		t0 := w.now()
 		n := epollWait(w.epoll, events, wait)
-		t1 := w.now()
+
 		w.mu.Lock()
-		t2 := w.now()
-		defer0 := func() { t3 := w.now(); if (wait >= 0 && t1-t0-wait > 2e6) || t2-t1 > 2e6 || t3-t2 > 2e6 { println("stall us: wait", wait/1000, "epoll", (t1-t0)/1000, "lock", (t2-t1)/1000, "work", (t3-t2)/1000, "n", n) } }
 		for _, ev := range events[:n] {
 			if ev.Fd < 0 {
 				continue // closed, or something new to wait for
@@ -148,7 +150,6 @@ func (w *wire) run() {
 			w.drain(w.ports[ev.Fd], read)
 			w.deliver(w.now())
 		}
-		defer0()
 		w.mu.Unlock()
 	}
 }
@@ -251,8 +252,8 @@ func epollWait(epoll int, events []unix.EpollEvent, wait int64) int {
 		ts := unix.NsecToTimespec(wait)
 		timeout = &ts
 	}
-	call := unix.RawSyscall6
-	if wait == 0 {
+	call := unix.Syscall6
+	if wait >= 0 && wait < int64(shortWait) {
 		call = unix.RawSyscall6
 	}
 	n, _, errno := call(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
@@ -266,7 +267,7 @@ func epollWait(epoll int, events []unix.EpollEvent, wait int64) int {
 // preferThread puts the calling thread before ordinary ones, if it may.
 func preferThread() {
 	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0); err != nil { println(err.Error()) }
+	unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0)
 }
 
 var processors sync.Mutex
