@@ -110,12 +110,23 @@ func (c *control) connected(now time.Time, u *uplink, e rendezvous.Connected) {
 		c.failAttempt(a, &Error{Code: PeerNotFound, Remote: true, Text: "the server knows no peer " + a.peer.Short() + "... just now",
 			Hint: "check that `bodkin listen` runs there, with the same server"})
 		return
+	case wire.StatusBadRelay:
+		// The request went two ways, and the server took us for two: one of them
+		// has the relay, and its answer is lost. The next attempt goes one way.
+		if w := c.watched[a.session]; a.detours > 0 && w != nil {
+			c.stopPacketRelay(a)
+			c.forget(a)
+			w.current, w.nextTry = nil, now
+			return
+		}
+		c.failAttempt(a, refusedByServer(e.Status))
+		return
 	case rendezvous.StatusNoAnswer:
 		u.up = false
 		c.failAttempt(a, c.unreachable())
 		return
 	default:
-		c.failAttempt(a, &Error{Code: Busy, Remote: true, Text: "the server refuses the request: " + e.Status.String(), Hint: "try again in a minute"})
+		c.failAttempt(a, refusedByServer(e.Status))
 		return
 	}
 	if !a.granted {
@@ -134,6 +145,10 @@ func (c *control) connected(now time.Time, u *uplink, e rendezvous.Connected) {
 		return
 	}
 	c.startPunch(now, a, 0, reflexive(e.Peer))
+}
+
+func refusedByServer(status wire.Status) *Error {
+	return &Error{Code: Busy, Remote: true, Text: "the server refuses the request: " + status.String(), Hint: "try again in a minute"}
 }
 
 // signalled handles the peer's answer.

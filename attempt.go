@@ -41,6 +41,7 @@ type attempt struct {
 	asked    bool // the request left through uplink
 	granted  bool // the server passed it on
 	uplink   *uplink
+	detours  int  // uplinks it was asked through before this one
 	relaying bool // a relay link stands or is being made
 	packets  packetDials
 	answered bool
@@ -97,6 +98,10 @@ func (c *control) ask(now time.Time, a *attempt) {
 func (c *control) askAgain(now time.Time, u *uplink, a *attempt) {
 	if !a.offerer || a.answered || a.uplink == u || a.own == nil {
 		return
+	}
+	if a.uplink != nil {
+		a.uplink.client.StopConnect(a.relay)
+		a.detours++
 	}
 	a.uplink = u
 	u.client.Connect(now, a.peer, a.relay, c.possible(u, a.kinds), a.own)

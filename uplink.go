@@ -85,8 +85,12 @@ func (u *uplink) handle(now time.Time, from netip.AddrPort, b []byte) {
 	if !ok || !slices.Contains(u.places, from) {
 		return
 	}
-	if t == wire.TypeCookie && !u.up {
-		u.server = from
+	if t == wire.TypeCookie && !u.up && u.client.Greeting() {
+		u.client.HandlePacket(now, b)
+		if !u.client.Greeting() { // the first good one; the rest come too late
+			u.server, u.heard = from, now
+		}
+		return
 	}
 	if from == u.server {
 		u.heard = now

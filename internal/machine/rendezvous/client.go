@@ -156,6 +156,10 @@ func (c *Client) SetGuest(now time.Time, guest bool) {
 // that the network changed, or has a new connection to the server.
 func (c *Client) Start(now time.Time) { c.startGreeting(now) }
 
+// Greeting tells whether a COOKIE is awaited: an owner that has sent the HELLO
+// to several places learns so which one's COOKIE was taken.
+func (c *Client) Greeting() bool { return c.state == greeting }
+
 // Bye ends the registration and all that was asked of Connect; Start begins
 // another.
 func (c *Client) Bye(now time.Time) {
