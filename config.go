@@ -73,7 +73,7 @@ type Config struct {
 	// Log receives what helps to find faults; nil is silence.
 	Log *slog.Logger
 	// PeerTimeout is how long a connection waits for a path when none answers
-	// though the server can be reached; 0 is 4 s.
+	// though the server can be reached; 0 is 2.5 s.
 	PeerTimeout time.Duration
 	// ServerTimeout is how long Dial and Ready wait for the server; 0 is 10 s.
 	ServerTimeout time.Duration
@@ -111,7 +111,7 @@ func (c Config) withDefaults() (Config, locator.Locator, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.PeerTimeout == 0 {
-		c.PeerTimeout = 4 * time.Second
+		c.PeerTimeout = 2500 * time.Millisecond
 	}
 	if c.ServerTimeout == 0 {
 		c.ServerTimeout = 10 * time.Second

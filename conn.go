@@ -209,17 +209,33 @@ func (c *Conn) Flush(ctx context.Context) error {
 // background; Flush waits for it.
 func (c *Conn) Close() error {
 	c.once.Do(func() {
-		close(c.closed)
-		c.s.mu.Lock()
-		defer c.s.mu.Unlock()
-		delete(c.s.conns, c.id)
-		c.s.m.CloseWrite(c.id) // an error means that it is over already
-		c.s.m.CloseRead(c.id)
-		c.s.closeIfUnused()
-		c.s.settle()
-		c.s.n.emit(Event{Type: EventEnd, Peer: c.s.peer, BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load()})
+		c.end(func() {
+			c.s.m.CloseWrite(c.id) // an error means that it is over already
+			c.s.m.CloseRead(c.id)
+		})
 	})
 	return nil
+}
+
+// Reset gives the stream up in both directions: what was not delivered yet is
+// dropped, and the peer's Read fails instead of ending, so that a part does not
+// pass for the whole. Close has nothing to do after it.
+func (c *Conn) Reset() {
+	c.once.Do(func() {
+		c.end(func() { c.s.m.Reset(c.id, frame.AppCode) })
+	})
+}
+
+// end takes the stream from the session; over tells the peer.
+func (c *Conn) end(over func()) {
+	close(c.closed)
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	delete(c.s.conns, c.id)
+	over()
+	c.s.closeIfUnused()
+	c.s.settle()
+	c.s.n.emit(Event{Type: EventEnd, Peer: c.s.peer, BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load()})
 }
 
 func (c *Conn) SetDeadline(t time.Time) error {

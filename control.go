@@ -285,6 +285,7 @@ func (c *control) listening(yes bool) {
 		c.do(func(now time.Time) {
 			c.listens = yes
 			for _, u := range c.uplinks() {
+				u.up = false // until it has registered in its new role
 				u.client.SetGuest(now, !yes)
 			}
 		})

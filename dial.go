@@ -79,6 +79,7 @@ func (s *session) release() {
 // open makes a stream in the session.
 func (s *session) open(ctx context.Context) (*Conn, error) {
 	defer s.release()
+	defer notify(s.openable) // whoever else waits tries too
 	for {
 		s.mu.Lock()
 		id, err := s.m.Open()

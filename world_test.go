@@ -139,6 +139,7 @@ func connect(t testing.TB, a, b *peer) (ca, cb *bodkin.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ready(t, b)
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	accepted := make(chan *bodkin.Conn, 1)

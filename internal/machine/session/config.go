@@ -31,7 +31,9 @@ const (
 	ackEvery       = 256 << 10
 	ackDelay       = 25 * time.Millisecond
 	pingBusy       = time.Second      // link in use, something unacknowledged
+	pingOpen       = 2 * time.Second  // link in use, while there are streams
 	pingIdle       = 15 * time.Second // any link
+	doubtAfter     = time.Second      // the link in use is late: the others are asked too
 	deadAfter      = 3 * time.Second  // an expectation without a frame
 	closeWait      = 3 * time.Second  // for the answer to a CLOSE
 	maxLinks       = 16

@@ -165,11 +165,30 @@ func (m *Machine) deadAt(l *link) (time.Time, bool) {
 
 // pingAt is when l, being silent, is asked for a sign of life.
 func (m *Machine) pingAt(l *link) (time.Time, bool) {
-	every := pingIdle
-	if l == m.send && m.waiting > 0 {
-		every = pingBusy
+	last := later(l.heard, l.pinged)
+	at := last.Add(pingIdle)
+	switch {
+	case l == m.send && m.waiting > 0:
+		at = last.Add(pingBusy)
+	case l == m.send && len(m.streams) > 0:
+		at = last.Add(pingOpen)
+	case l != m.send:
+		if doubt, ok := m.doubtAt(); ok && doubt.Before(at) {
+			at = later(doubt, last.Add(pingBusy))
+		}
 	}
-	return later(l.heard, l.pinged).Add(every), !l.pingOut
+	return at, !l.pingOut
+}
+
+// doubtAt is when the link in use is so late with an answer that the others
+// must show whether they still work: so that, if it was the peer who went, all
+// are known dead soon after one another.
+func (m *Machine) doubtAt() (time.Time, bool) {
+	if m.send == nil {
+		return time.Time{}, false
+	}
+	since, ok := m.owed(m.send)
+	return later(since, m.send.heard).Add(doubtAfter), ok
 }
 
 // ping asks l for a sign of life.

@@ -1,0 +1,5 @@
+//go:build race
+
+package bodkin_test
+
+const raceEnabled = true
