@@ -3,6 +3,7 @@ package bodkin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -367,4 +368,36 @@ func TestGatewayReboots(t *testing.T) {
 			t.Errorf("path %v a minute later", p)
 		}
 	})
+}
+
+// Closing a node takes a round trip or two, whichever end does it and whatever
+// the other end is doing.
+func TestCloseIsQuick(t *testing.T) {
+	for name, first := range map[string]int{"dialler first": 0, "listener first": 1} {
+		for _, eof := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, eof=%v", name, eof), func(t *testing.T) {
+				virtual(t, twoHomes, 1, func(t *testing.T, w *world) {
+					nodes := []*peer{w.node("a"), w.node("b")}
+					ready(t, nodes...)
+					ca, cb := connect(t, nodes[0], nodes[1])
+					waitPath(t, ca, bodkin.Direct)
+					exchange(t, ca, cb, 10_000)
+					if eof {
+						ca.CloseWrite()
+						cb.CloseWrite()
+						io.ReadAll(ca)
+						io.ReadAll(cb)
+					}
+					start := time.Now()
+					nodes[first].Close()
+					one := time.Since(start)
+					nodes[1-first].Close()
+					t.Logf("closed after %v and %v", one, time.Since(start))
+					if limit := 4 * oneWay; one > limit || time.Since(start) > 2*limit {
+						t.Errorf("closed after %v and %v, want %v", one, time.Since(start), limit)
+					}
+				})
+			})
+		}
+	}
 }

@@ -137,7 +137,11 @@ func (s *session) handle(sl *sessionLink, f *frame.Frame) error {
 func (s *session) down(sl *sessionLink, err error) {
 	s.n.cfg.Log.Debug("link ended", "peer", s.peer.Short(), "path", sl.path, "err", err)
 	s.mu.Lock()
-	s.m.LinkDown(time.Now(), sl.id)
+	if end, ok := errors.AsType[*link.EndError](err); ok && end.Cause == link.CauseRemote {
+		s.m.LinkClosed(time.Now(), sl.id)
+	} else {
+		s.m.LinkDown(time.Now(), sl.id)
+	}
 	delete(s.links, sl.id)
 	s.settle()
 	s.mu.Unlock()

@@ -80,6 +80,18 @@ func (m *Machine) LinkDown(now time.Time, id LinkID) {
 	}
 }
 
+// LinkClosed tells that the peer has closed a link, in good order. After our
+// CLOSE on it that is as good as an answer, which the end of the link may have
+// overtaken.
+func (m *Machine) LinkClosed(now time.Time, id LinkID) {
+	l := m.link(id)
+	answered := l != nil && l.closeSent && m.state == closing
+	m.LinkDown(now, id)
+	if answered {
+		m.finish()
+	}
+}
+
 func (m *Machine) countLinks() (n int) {
 	for _, l := range m.links {
 		if !l.dead {
