@@ -26,8 +26,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// binary is the command, built once.
-var binary = sync.OnceValues(func() (string, error) {
+// program is the command, built once.
+var program = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(scratch, "bodkin")
 	out, err := exec.Command("go", "build", "-o", path, "github.com/bodkin-net/bodkin/cmd/bodkin").CombinedOutput()
 	if err != nil {

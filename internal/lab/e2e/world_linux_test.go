@@ -32,7 +32,7 @@ type world struct {
 func newWorld(t testing.TB, top scenario.Topology) *world {
 	t.Helper()
 	netns.Need(t)
-	if _, err := binary(); err != nil {
+	if _, err := program(); err != nil {
 		t.Fatal(err)
 	}
 	lab, err := netns.New(top, netns.Options{})
@@ -94,7 +94,7 @@ func (w *world) environment(host string) []string {
 // id is the id of the key of a name.
 func (w *world) id(name string) string {
 	w.t.Helper()
-	path, _ := binary()
+	path, _ := program()
 	cmd := exec.Command(path, "id", "--key", w.key(name))
 	cmd.Env = w.environment(name)
 	out, err := cmd.Output()
@@ -107,7 +107,7 @@ func (w *world) id(name string) string {
 // bodkin starts the command on a host.
 func (w *world) bodkin(host string, args ...string) *process {
 	w.t.Helper()
-	path, _ := binary()
+	path, _ := program()
 	return w.command(host, path, args...).start()
 }
 
@@ -125,8 +125,8 @@ func (w *world) connect(host, to string, args ...string) *process {
 	return w.bodkin(host, append([]string{"connect", "--json", w.id(to)}, args...)...)
 }
 
-// counters is what the internet has carried between two addresses so far, both
-// ways; an invalid address is any.
+// carried is what the internet has carried from one address to another so far; an
+// invalid address is any.
 func (w *world) carried(src, dst netip.Addr) netns.Count {
 	w.t.Helper()
 	c, err := w.lab.Counters()
