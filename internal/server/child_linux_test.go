@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bodkin-net/bodkin/internal/machine/rendezvous"
 )
 
 // A server in a process of its own, which is this test binary once more: it can
@@ -27,11 +25,11 @@ import (
 const childEnv = "BODKIN_TEST_SERVER"
 
 type childConfig struct {
-	Mode  string // "server", or a bare loop
-	UDP   string
-	State string
-	Peers int
-	Log   bool
+	Mode    string // "server", or a bare loop
+	UDP     string
+	State   string
+	Workers int
+	Log     bool
 }
 
 type childReport struct {
@@ -70,7 +68,7 @@ func (c childConfig) run() error {
 	done := make(chan error, 1)
 	if c.Mode == "server" {
 		cfg := Config{Key: seed(1), Packet: []net.PacketConn{pc}, StateFile: c.State}
-		cfg.Rendezvous.NewKeyRate = rendezvous.Rate{PerSecond: 50_000, Burst: 50_000}
+		cfg.Limits.KeyWorkers = c.Workers
 		if c.Log {
 			cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/identity"
@@ -32,8 +33,12 @@ type Config struct {
 	Rendezvous rendezvous.ServerConfig
 }
 
-// Limits of the TCP side. Zero fields have the defaults of withDefaults.
+// Limits of the shell. Zero fields have the defaults of withDefaults.
 type Limits struct {
+	// KeyWorkers is how many processors first registrations may keep busy.
+	KeyWorkers int
+
+	// Of the TCP side.
 	Conns              int // TCP connections in all
 	ConnsPerAddress    int // from one address (IPv6: one /64)
 	HalfOpen           int // of them, those that have proved nothing yet
@@ -53,6 +58,7 @@ func (l Limits) withDefaults() Limits {
 		p *int
 		d int
 	}{
+		{&l.KeyWorkers, max(runtime.GOMAXPROCS(0)/2, 1)},
 		{&l.Conns, 1 << 18},
 		{&l.ConnsPerAddress, 4096},
 		{&l.HalfOpen, 4096},

@@ -5,7 +5,9 @@
 // request alone, hands rendezvous messages to the machine, asks the machine
 // where relayed packets go, and sends what came of the batch at its end. One
 // lock guards the machine; it is held while a batch is handled, never while
-// something is written.
+// something is written, nor while the machine's one costly act is done, agreeing
+// on the key of a new peer: that is a worker's, so that a storm of registrations
+// keeps nobody waiting who is registered.
 //
 // What the first byte of a datagram, or of a TCP connection, says:
 //

@@ -37,6 +37,16 @@ func (o *outbox) addCopy(sock int, to netip.AddrPort, b []byte) {
 	o.add(sock, to, o.arena[start:])
 }
 
+// pending tells whether there is something to flush.
+func (o *outbox) pending() bool {
+	for i := range o.lanes {
+		if len(o.lanes[i].queue) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // flush sends everything and says how many datagrams the kernel took.
 func (o *outbox) flush() (sent int) {
 	for i := range o.lanes {

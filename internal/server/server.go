@@ -32,6 +32,8 @@ type Server struct {
 
 	mu       sync.Mutex
 	machine  *rendezvous.Server
+	jobs     []job
+	newJob   sync.Cond // of mu
 	conns    map[uint64]*conn
 	lastConn uint64
 	wake     time.Time // when the timer goroutine will look at the machine; zero: never
@@ -63,6 +65,7 @@ func New(cfg Config) (*Server, error) {
 		}
 		s.sockets = append(s.sockets, sock)
 	}
+	s.newJob.L = &s.mu
 	s.routes = newRoutes(cfg.Packet)
 	s.outboxes.New = func() any { return newOutbox(s.sockets) }
 	mc := cfg.Rendezvous
@@ -104,6 +107,9 @@ func (s *Server) Run(ctx context.Context) error {
 		spawn("tcp", func(ctx context.Context) error { return s.accept(ctx, l) })
 	}
 	spawn("timers", s.runTimers)
+	for range s.limits.KeyWorkers {
+		s.running.Go(s.agree)
+	}
 	if s.state != nil {
 		spawn("restart file", s.runState)
 	}
@@ -116,6 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, c := range s.conns {
 		c.nc.Close()
 	}
+	s.newJob.Broadcast()
 	s.mu.Unlock()
 	s.running.Wait()
 	err := s.state.close()
@@ -138,6 +145,10 @@ func (s *Server) closeSockets() {
 // the UDP socket that the message came in by, -1 for TCP. s.mu is held.
 func (s *Server) handle(now time.Time, o *outbox, from rendezvous.Addr, sock int, b []byte) {
 	s.machine.HandlePacket(now, from, b)
+	for a, ok := s.machine.PollAgreement(); ok; a, ok = s.machine.PollAgreement() {
+		s.jobs = append(s.jobs, job{a, from.Endpoint, sock})
+		s.newJob.Signal()
+	}
 	s.drain(o, from.Endpoint, sock)
 }
 

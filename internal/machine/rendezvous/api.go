@@ -30,7 +30,8 @@ type Addr struct {
 	Conn     uint64
 }
 
-// Out is a message to send. Data is valid until the next Handle call.
+// Out is a message or a relayed packet to send. Data is valid until the next
+// call but Poll's.
 type Out struct {
 	To   Addr
 	Data []byte

@@ -122,8 +122,8 @@ func TestReplays(t *testing.T) {
 			zero.handle = Handle{}
 			say(zero.connectTo(b, relayID, Direct|StreamRelay))
 			a.tx = zero.tx
-			i, p, _ := s.byID(a.id)
-			a.handle = handleOf(i, p.generation)
+			is := s.byID(a.id)
+			a.handle = handleOf(is.i, is.p.generation)
 			say(a.signal(relayID, []byte("x")))
 			say(a.keepAlive())
 		}

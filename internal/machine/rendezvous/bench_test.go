@@ -24,7 +24,6 @@ func enrol(s *Server, now time.Time, n int) {
 		binary.BigEndian.PutUint64(id[8:], uint64(k))
 		i, p := s.peers.alloc()
 		p.id, p.key = id, wire.MACKeyOf(id)
-		s.byKey.insert(s.hash.id((*[32]byte)(&id)), i)
 		s.begin(now)
 		s.admit(benchAddr(k), wire.Register{Client: id, Sequence: 1}, i, p)
 		s.Poll()
@@ -163,6 +162,7 @@ func BenchmarkRegister(b *testing.B) {
 	m := wire.NewMAC().Append(wire.Register{Client: key.ID(), Cookie: s.cookie(epoch.UnixMilli(), from, key.ID()), Sequence: 1}.Append(nil), 0, &k)
 	for b.Loop() {
 		s.HandlePacket(epoch, from, m)
+		agree(s, epoch)
 		if _, ok := s.Poll(); !ok {
 			b.Fatal("not answered")
 		}

@@ -108,6 +108,8 @@ type Client struct {
 	up     bool      // Registered was the last news, not Lost
 	who    time.Time // when a WHO was last believed
 
+	displaced bool // another process is found under our key; we wait, as a guest
+
 	connects []*connecting
 	out      [][]byte
 	events   []ClientEvent
@@ -146,7 +148,7 @@ func (c *Client) SetGuest(now time.Time, guest bool) {
 	if c.cfg.Guest == guest {
 		return
 	}
-	c.cfg.Guest = guest
+	c.cfg.Guest, c.displaced = guest, false
 	if c.state == registering || c.state == registered {
 		c.startGreeting(now)
 	}
@@ -166,7 +168,7 @@ func (c *Client) Bye(now time.Time) {
 	if c.state == registered {
 		c.sendMAC(wire.Bye{Tx: c.tx(), Handle: c.home.handle}.Append(nil))
 	}
-	c.state, c.up, c.connects = idle, false, nil
+	c.state, c.up, c.connects, c.displaced = idle, false, nil, false
 	c.reg = registeringState{}
 }
 
@@ -308,6 +310,10 @@ func (c *Client) HandlePacket(now time.Time, b []byte) {
 	case wire.TypeRefused:
 		if m, err := wire.ParseRefused(b); err == nil {
 			c.handleRefused(now, m)
+		}
+	case wire.TypeDisplaced:
+		if m, err := wire.ParseDisplaced(b); err == nil {
+			c.handleDisplaced(now, m)
 		}
 	case wire.TypeAlive:
 		if _, err := wire.ParseAlive(b); err == nil {

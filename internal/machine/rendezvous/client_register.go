@@ -79,8 +79,11 @@ func (c *Client) register(now time.Time) {
 	if c.cfg.RelayOnly {
 		m.Flags |= wire.RelayOnly
 	}
-	if c.cfg.Guest {
+	switch {
+	case c.cfg.Guest:
 		m.Flags |= wire.Guest
+	case c.displaced:
+		m.Flags |= wire.Guest | wire.Waiting
 	}
 	r.packet = c.mac.Append(m.Append(nil), 0, &c.key)
 	r.sent = 0
@@ -112,7 +115,7 @@ func (c *Client) handleRegistered(now time.Time, m wire.Registered) {
 		keepAlive: max(time.Duration(m.KeepAlive)*time.Second, time.Second),
 	}
 	c.restKeepAlive(now)
-	c.tell(Registered{Handle: m.Handle, Mapped: m.Mapped, ServerID: c.server})
+	c.tell(Registered{Handle: m.Handle, Mapped: m.Mapped, ServerID: c.server, Guest: c.cfg.Guest || c.displaced})
 	if c.mapped.IsValid() && c.mapped != m.Mapped {
 		c.tell(MappedChanged{Old: c.mapped, New: m.Mapped})
 	}
@@ -151,6 +154,22 @@ func (c *Client) handleWho(now time.Time, m wire.Who) {
 		return
 	}
 	c.who = now
+	c.startGreeting(now)
+}
+
+// handleDisplaced begins to wait for the place of another process, or ends it.
+func (c *Client) handleDisplaced(now time.Time, m wire.Displaced) {
+	if c.state != registered || c.cfg.Guest || m.Tx <= c.reg.sequence || m.Tx > c.last {
+		return // it was said to an earlier registration
+	}
+	switch other := m.Sequence != 0; {
+	case c.displaced && other:
+		c.handleAlive(now, m.Tx)
+		return
+	case other:
+		c.tell(Displaced{})
+	}
+	c.displaced = m.Sequence != 0
 	c.startGreeting(now)
 }
 

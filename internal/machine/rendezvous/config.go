@@ -16,6 +16,7 @@ type ServerConfig struct {
 	PeersPerAddress int // registrations from one address
 	MaxRelays       int
 	RelaysPerKey    int // relays that one peer asked for
+	MaxAgreements   int // keys being agreed on at a time
 
 	Lifetime    time.Duration // of a registration that does not ask for another
 	MaxLifetime time.Duration
@@ -29,7 +30,8 @@ type ServerConfig struct {
 	// Per source address: IPv4 /32, IPv6 /64.
 	HelloRate    Rate
 	RegisterRate Rate // of keys that are not registered
-	// All first registrations together: what X25519 may cost.
+	// All first registrations together: what agreeing on keys may cost, some
+	// 70 us each.
 	NewKeyRate Rate
 	// Per key.
 	ConnectRate Rate
@@ -52,6 +54,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 		{&c.MaxPeers, 1 << 20},
 		{&c.MaxRelays, 1 << 17},
 		{&c.RelaysPerKey, 256},
+		{&c.MaxAgreements, 1 << 13},
 		{&c.AgreePackets, 32},
 		{&c.AgreeBytes, 48 << 10},
 	}
@@ -84,7 +87,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	}{
 		{&c.HelloRate, Rate{200, 1000}},
 		{&c.RegisterRate, Rate{50, 500}},
-		{&c.NewKeyRate, Rate{5000, 5000}},
+		{&c.NewKeyRate, Rate{20_000, 20_000}},
 		{&c.ConnectRate, Rate{20, 100}},
 		{&c.SignalRate, Rate{50, 200}},
 		{&c.RequestRate, Rate{100, 200}},

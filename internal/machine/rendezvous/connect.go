@@ -38,8 +38,9 @@ func (s *Server) introduce(i uint32, p *peer, m *wire.Connect) (Status, *peer) {
 	if !s.connectLimit.take(&p.connects, s.ns(), 1) {
 		return wire.StatusRateLimited, nil
 	}
-	j, target, ok := s.byID(m.Target)
-	if !ok || s.over(&target.timer) {
+	found := s.byID(m.Target)
+	j, target := found.i, found.p
+	if target == nil || s.over(&target.timer) {
 		return wire.StatusNotRegistered, nil
 	}
 	if i == j {

@@ -11,12 +11,21 @@ type ClientEvent interface{ clientEvent() }
 
 // Registered says that the server knows us, from now on under Handle. It comes
 // again after every new registration; relays live on if the server still had
-// the old one, and are gone if it restarted: connect again.
+// the old one, and are gone if it restarted: connect again. As a guest, which
+// is what a displaced client is too, we can connect and cannot be found.
 type Registered struct {
 	Handle   Handle
 	Mapped   netip.AddrPort
 	ServerID identity.ID
+	Guest    bool
 }
+
+// Displaced says that another process registered after us with our key, from
+// another endpoint: whoever asks for the key finds it and not us. It is told
+// once. The client stays registered as a guest, asks with every keep-alive
+// whether the other one is gone, and then takes its place: Registered, without
+// Guest, says so. Bye and Start take it back at once.
+type Displaced struct{}
 
 // Lost says that the server does not answer. The client goes on asking.
 type Lost struct{}
@@ -67,3 +76,4 @@ func (Signalled) clientEvent()     {}
 func (WrongServer) clientEvent()   {}
 func (MappedChanged) clientEvent() {}
 func (Refused) clientEvent()       {}
+func (Displaced) clientEvent()     {}

@@ -322,6 +322,7 @@ func TestBye(t *testing.T) {
 		t.Errorf("after BYE: %+v", s)
 	}
 	w.server.HandlePacket(w.now, a.addr, register)
+	agree(w.server, w.now)
 	if s := w.server.Stats(); s.Peers != 1 || s.Dropped[DropReplay] != 1 {
 		t.Errorf("after the replay: %+v", s)
 	}

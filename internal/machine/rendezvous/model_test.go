@@ -177,11 +177,11 @@ func TestRandomWalk(t *testing.T) {
 
 func must(t *testing.T, s *Server, p *puppet) (uint32, *peer) {
 	t.Helper()
-	i, entry, ok := s.byID(p.id)
-	if !ok {
+	is := s.byID(p.id)
+	if is.p == nil {
 		t.Fatal("not in the index")
 	}
-	return i, entry
+	return is.i, is.p
 }
 
 // The index against a map, with hashes that collide all the time.

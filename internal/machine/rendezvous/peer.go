@@ -88,21 +88,21 @@ func (s *Server) byHandle(h Handle) (uint32, *peer, bool) {
 }
 
 // byID finds the registration that others may ask for.
-func (s *Server) byID(id identity.ID) (uint32, *peer, bool) {
+func (s *Server) byID(id identity.ID) slot {
 	return s.byPlace(s.hash.id((*[32]byte)(&id)), func(p *peer) bool { return p.id == id && !p.guest() })
 }
 
 // guestAt finds the guest that registered with the key from the address.
-func (s *Server) guestAt(id identity.ID, at Addr) (uint32, *peer, bool) {
+func (s *Server) guestAt(id identity.ID, at Addr) slot {
 	return s.byPlace(s.guestHash(id, at), func(p *peer) bool { return p.id == id && p.guest() && p.isAt(at) })
 }
 
-func (s *Server) byPlace(hash uint64, match func(*peer) bool) (uint32, *peer, bool) {
+func (s *Server) byPlace(hash uint64, match func(*peer) bool) slot {
 	i, ok := s.byKey.find(hash, func(i uint32) bool { return match(s.peers.at(i)) })
 	if !ok {
-		return 0, nil, false
+		return slot{}
 	}
-	return i, s.peers.at(i), true
+	return slot{i, s.peers.at(i)}
 }
 
 // indexHash is the peer's place in byKey: by its key, or for a guest by its

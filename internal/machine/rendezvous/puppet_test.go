@@ -43,10 +43,19 @@ func (p *puppet) ask(now time.Time, b []byte) []sent { return drain(p.s, now, p.
 
 func drain(s *Server, now time.Time, from Addr, b []byte) (all []sent) {
 	s.HandlePacket(now, from, b)
+	agree(s, now)
 	for o, ok := s.Poll(); ok; o, ok = s.Poll() {
 		all = append(all, sent{o.To, append([]byte(nil), o.Data...)})
 	}
 	return all
+}
+
+// agree is the owner that agrees on keys at once.
+func agree(s *Server, now time.Time) {
+	for a, ok := s.PollAgreement(); ok; a, ok = s.PollAgreement() {
+		a.Agree(s.cfg.Key)
+		s.Agreed(now, a)
+	}
 }
 
 func (p *puppet) seal(b []byte) []byte { return p.mac.Append(b, 0, &p.k) }

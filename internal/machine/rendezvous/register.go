@@ -69,8 +69,8 @@ func (s *Server) cookieGood(c wire.CookieBytes, at Addr, client identity.ID) boo
 	return subtle.ConstantTimeCompare(want[:], c[:]) == 1
 }
 
-// register costs one HMAC before the cookie is good, and one X25519, within
-// the rates, for a key that is not registered. Who is registered pays no rate:
+// register costs one HMAC before the cookie is good, and one key agreement,
+// within the rates, for a key that is not known. Whose is known pays no rate:
 // strangers behind his address cannot keep him from moving.
 func (s *Server) register(from Addr, b []byte) bool {
 	m, err := wire.ParseRegister(b)
@@ -81,77 +81,120 @@ func (s *Server) register(from Addr, b []byte) bool {
 		s.drop(DropCookie)
 		return true
 	}
+	if s.candidates.at[seat(from)] != nil {
+		s.drop(DropReplay) // he repeats himself
+		return true
+	}
 	if j, ok := s.conns[from.Conn]; ok && from.Conn != 0 && s.peers.at(j).id != m.Client {
 		s.drop(DropFull) // one peer a connection
 		return true
 	}
-	i, p, known := s.byID(m.Client)
-	if m.Flags&wire.Guest != 0 {
-		i, p, known = s.guestAt(m.Client, from)
+	old, _ := s.before(from, m)
+	if old.p == nil {
+		s.agree(from, b, m.Client)
+		return true
 	}
-	if known {
-		s.registerKnown(from, b, m, i, p)
-	} else {
-		s.registerNew(from, b, m)
+	if !s.mac.Verify(b, &old.p.key) {
+		s.drop(DropMAC)
+		return true
 	}
+	s.enter(from, m, old.p.key)
 	return true
 }
 
-func (s *Server) registerKnown(from Addr, b []byte, m wire.Register, i uint32, p *peer) {
-	if !s.mac.Verify(b, &p.key) {
-		s.drop(DropMAC)
-		return
+// slot is a registration, or none with p nil.
+type slot struct {
+	i uint32
+	p *peer
+}
+
+// before finds the registration that m renews: the one of the same key from
+// the same address, whether it was a guest's or not, since an address is one
+// process's; else, unless m is a guest's, the one that others find, wherever it
+// is, because its peer may have moved. rival is that one, when it is another.
+func (s *Server) before(from Addr, m wire.Register) (old, rival slot) {
+	listed := s.byID(m.Client)
+	if old = s.guestAt(m.Client, from); old.p == nil && listed.p != nil && listed.p.isAt(from) {
+		return listed, slot{}
 	}
-	switch stored := p.window.Base(); {
-	case m.Sequence == stored && p.isAt(from) && !s.over(&p.timer):
-		s.registered(i, p) // the first answer was lost
+	switch {
+	case m.Flags&wire.Guest != 0:
+		return old, slot{}
+	case old.p == nil:
+		return listed, slot{}
+	}
+	return old, listed
+}
+
+// enter makes or renews the registration that an authentic REGISTER asks for.
+func (s *Server) enter(from Addr, m wire.Register, key wire.MACKey) {
+	old, rival := s.before(from, m)
+	var stored, largest uint64
+	for _, o := range []slot{old, rival} {
+		if o.p != nil {
+			stored, largest = max(stored, o.p.window.Base()), max(largest, o.p.largest())
+		}
+	}
+	if old.p == nil {
+		stored = s.departed(from, m)
+		largest = stored
+	}
+	switch {
+	case old.p != nil && m.Sequence == stored && old.p.isAt(from) && !s.over(&old.p.timer):
+		s.registered(old.i, old.p) // the first answer was lost
 	case m.Sequence <= stored:
 		s.drop(DropReplay)
-		s.refuse(from, &p.key, m.Sequence, wire.ReasonSequence, p.largest())
+		s.refuse(from, &key, m.Sequence, wire.ReasonSequence, largest)
+	case old.p != nil:
+		if rival.p != nil {
+			s.demote(rival)
+		}
+		s.byKey.remove(s.indexHash(old.p), old.i)
+		s.expiry.disarm(old.i)
+		s.displace(old.p)
+		s.admit(from, m, old.i, old.p)
+	case s.peers.full() || int(*s.populationAt(from.Endpoint.Addr())) >= s.cfg.PeersPerAddress:
+		s.drop(DropFull)
+		s.refuse(from, &key, m.Sequence, wire.ReasonFull, 0)
 	default:
-		s.expiry.disarm(i)
-		s.displace(p)
+		i, p := s.peers.alloc()
+		p.id, p.key = m.Client, key
 		s.admit(from, m, i, p)
 	}
 }
 
-func (s *Server) registerNew(from Addr, b []byte, m wire.Register) {
-	if !s.registers.take(s.hash.address(from.Endpoint.Addr()), s.ns()) || !s.newKeys.take(&s.newKeysFull, s.ns(), 1) {
-		s.drop(DropRate)
-		return
-	}
-	s.stats.KeyAgreements++
-	shared, err := s.cfg.Key.Shared(m.Client)
-	if err != nil {
-		s.drop(DropMAC)
-		return
-	}
-	key := wire.NewMACKey(shared, m.Client, s.id)
-	if !s.mac.Verify(b, &key) {
-		s.drop(DropMAC)
-		return
-	}
-	h := s.hash.id((*[32]byte)(&m.Client))
-	if m.Flags&wire.Guest != 0 {
-		h = s.guestHash(m.Client, from)
-	}
-	if g := &s.gone[h%departedLen]; g.id == m.Client && m.Sequence <= g.sequence {
-		s.drop(DropReplay)
-		s.refuse(from, &key, m.Sequence, wire.ReasonSequence, g.sequence)
-		return
-	}
-	if s.peers.full() || int(*s.populationAt(from.Endpoint.Addr())) >= s.cfg.PeersPerAddress {
-		s.drop(DropFull)
-		s.refuse(from, &key, m.Sequence, wire.ReasonFull, 0)
-		return
-	}
-	i, p := s.peers.alloc()
-	p.id, p.key = m.Client, key
-	s.byKey.insert(h, i)
-	s.admit(from, m, i, p)
+// demote makes a guest that waits of who was to be found. Its next keep-alive
+// is answered DISPLACED.
+func (s *Server) demote(r slot) {
+	s.byKey.remove(s.indexHash(r.p), r.i)
+	r.p.flags |= wire.Guest | wire.Waiting
+	s.byKey.insert(s.indexHash(r.p), r.i)
 }
 
-// admit makes the registration that m asks for. p is in no wheel and no place.
+// departed is the largest sequence that must not come again, since its peer
+// said BYE: from this address, or, unless it is a guest's, from anywhere.
+func (s *Server) departed(from Addr, m wire.Register) (sequence uint64) {
+	places := []uint64{s.guestHash(m.Client, from), s.hash.id((*[32]byte)(&m.Client))}
+	if m.Flags&wire.Guest != 0 {
+		places = places[:1]
+	}
+	for _, h := range places {
+		if g := &s.gone[h%departedLen]; g.id == m.Client {
+			sequence = max(sequence, g.sequence)
+		}
+	}
+	return sequence
+}
+
+// depart notes a BYE where departed looks for it.
+func (s *Server) depart(p *peer) {
+	d := departure{p.id, p.largest()}
+	s.gone[s.guestHash(p.id, p.addr())%departedLen] = d
+	s.gone[s.indexHash(p)%departedLen] = d
+}
+
+// admit makes the registration that m asks for. p is in no wheel, no index and
+// no place.
 func (s *Server) admit(from Addr, m wire.Register, i uint32, p *peer) {
 	lifetime := time.Duration(m.Lifetime) * time.Second
 	if lifetime == 0 {
@@ -165,6 +208,7 @@ func (s *Server) admit(from Addr, m wire.Register, i uint32, p *peer) {
 	p.tx = max(p.tx, m.Sequence)
 	p.generation = uint32(s.rand.Uint64()) | 1
 	s.place(i, p, from)
+	s.byKey.insert(s.indexHash(p), i)
 	p.due = s.after(time.Duration(p.lifetime) * time.Second)
 	s.expiry.arm(i)
 	s.recent[s.recently(from)] = registration{i, p.generation}
@@ -200,19 +244,45 @@ func (s *Server) recently(at Addr) uint64 {
 // sender finds and authenticates who sent b, or says WHO.
 func (s *Server) sender(from Addr, h Handle, tx uint64, b []byte) (uint32, *peer, bool) {
 	i, p, ok := s.byHandle(h)
-	if !ok || !p.isAt(from) {
-		start := len(s.arena)
-		s.arena = wire.Who{Tx: tx, Handle: h}.Append(s.arena)
-		s.send(from, start)
+	if ok && p.isAt(from) {
+		return i, p, s.authentic(p, tx, b)
+	}
+	if q := s.displacer(from, h, b); !ok && q != nil {
+		s.tellDisplaced(from, q, tx, q.window.Base())
 		return 0, nil, false
 	}
-	return i, p, s.authentic(p, tx, b)
+	start := len(s.arena)
+	s.arena = wire.Who{Tx: tx, Handle: h}.Append(s.arena)
+	s.send(from, start)
+	return 0, nil, false
+}
+
+// displacer finds who was registered after, and instead of, the sender of b,
+// with the same key from another address.
+func (s *Server) displacer(from Addr, h Handle, b []byte) *peer {
+	p, ok := s.peers.lookup(binary.BigEndian.Uint32(h[:]))
+	if !ok || p.generation == 0 || p.guest() || s.over(&p.timer) || p.isAt(from) || !s.mac.Verify(b, &p.key) {
+		return nil
+	}
+	return p
+}
+
+// tellDisplaced says which registration of p's key is to be found: the one with
+// the sequence, or, when it is zero, none.
+func (s *Server) tellDisplaced(to Addr, p *peer, tx, sequence uint64) {
+	start := len(s.arena)
+	s.arena = wire.Displaced{Tx: tx, Sequence: sequence}.Append(s.arena)
+	s.arena = s.mac.Append(s.arena, start, &p.key)
+	s.send(to, start)
 }
 
 // senderOrRecent is sender for messages that may have handle zero.
 func (s *Server) senderOrRecent(from Addr, h Handle, tx uint64, b []byte) (uint32, *peer, bool) {
 	if h != (Handle{}) {
 		return s.sender(from, h, tx, b)
+	}
+	if s.keep(from, b) {
+		return 0, nil, false
 	}
 	r := s.recent[s.recently(from)]
 	i, p, ok := s.byHandle(handleOf(r.i, r.generation))
@@ -246,6 +316,14 @@ func (s *Server) keepAlive(from Addr, b []byte) bool {
 		return true
 	}
 	p.due = s.after(time.Duration(p.lifetime) * time.Second)
+	if p.flags&wire.Waiting != 0 {
+		var sequence uint64
+		if l := s.byID(p.id); l.p != nil && !s.over(&l.p.timer) {
+			sequence = l.p.window.Base()
+		}
+		s.tellDisplaced(from, p, m.Tx, sequence)
+		return true
+	}
 	start := len(s.arena)
 	s.arena = wire.Alive{Tx: m.Tx}.Append(s.arena)
 	s.sendMAC(p, start)
@@ -258,7 +336,7 @@ func (s *Server) bye(from Addr, b []byte) bool {
 		return false
 	}
 	if i, p, ok := s.sender(from, m.Handle, m.Tx, b); ok {
-		s.gone[s.indexHash(p)%departedLen] = departure{p.id, p.largest()}
+		s.depart(p)
 		s.forget(i, p)
 	}
 	return true

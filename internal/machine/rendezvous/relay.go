@@ -103,7 +103,8 @@ func (s *Server) used(r *relayEntry, side, n int) bool {
 }
 
 // RelayTarget tells where to forward a relayed packet, unchanged. Nothing is
-// computed from the payload: ends authenticate one another.
+// computed from the payload: ends authenticate one another. A packet that came
+// on the heels of a first REGISTER and its CONNECT is polled later.
 func (s *Server) RelayTarget(now time.Time, from netip.AddrPort, b []byte) (to netip.AddrPort, ok bool) {
 	s.clock(now)
 	id, _, ok := relay.Parse(b)
@@ -112,6 +113,9 @@ func (s *Server) RelayTarget(now time.Time, from netip.AddrPort, b []byte) (to n
 		return netip.AddrPort{}, false
 	}
 	r, ok := s.relay(id)
+	if !ok && len(s.candidates.at) > 0 && s.keep(Addr{Endpoint: from}, b) {
+		return netip.AddrPort{}, false // Agreed forwards it
+	}
 	if !ok || r.kinds&PacketRelay == 0 {
 		s.drop(DropRelay)
 		return netip.AddrPort{}, false

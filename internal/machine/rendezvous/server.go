@@ -51,6 +51,8 @@ type Server struct {
 	gone   []departure
 	dirty  []uint32
 
+	candidates candidates
+
 	relays      slab[relayEntry]
 	byRelay     index
 	relayExpiry wheel
@@ -71,15 +73,17 @@ type Server struct {
 func NewServer(cfg ServerConfig) *Server {
 	cfg = cfg.withDefaults()
 	s := &Server{
-		cfg:     cfg,
-		id:      cfg.Key.ID(),
-		mac:     wire.NewMAC(),
-		peers:   slab[peer]{max: cfg.MaxPeers},
-		byKey:   newIndex(cfg.MaxPeers),
-		conns:   map[uint64]uint32{},
-		crowd:   make([]uint32, crowdLen),
-		recent:  make([]registration, recentLen),
-		gone:    make([]departure, departedLen),
+		cfg:        cfg,
+		id:         cfg.Key.ID(),
+		mac:        wire.NewMAC(),
+		peers:      slab[peer]{max: cfg.MaxPeers},
+		byKey:      newIndex(cfg.MaxPeers),
+		conns:      map[uint64]uint32{},
+		crowd:      make([]uint32, crowdLen),
+		recent:     make([]registration, recentLen),
+		gone:       make([]departure, departedLen),
+		candidates: candidates{at: map[Addr]*candidate{}},
+
 		relays:  slab[relayEntry]{max: cfg.MaxRelays},
 		byRelay: newIndex(cfg.MaxRelays),
 
@@ -111,33 +115,34 @@ func (s *Server) derive(purpose string) [32]byte {
 	return [32]byte(k)
 }
 
-// HandlePacket handles a rendezvous message. The work is bounded; b is not kept.
+// HandlePacket handles a rendezvous message. The work is small and bounded; b
+// is not kept.
 func (s *Server) HandlePacket(now time.Time, from Addr, b []byte) {
 	s.begin(now)
 	t, _, ok := wire.Header(b)
-	if ok = ok && !isZero(from.Endpoint); ok {
-		switch t {
-		case wire.TypeHello:
-			ok = s.hello(from, b)
-		case wire.TypeRegister:
-			ok = s.register(from, b)
-		case wire.TypeKeepAlive:
-			ok = s.keepAlive(from, b)
-		case wire.TypeConnect:
-			ok = s.connect(from, b)
-		case wire.TypeSignal:
-			ok = s.signal(from, b)
-		case wire.TypeBye:
-			ok = s.bye(from, b)
-		default:
-			ok = false
-		}
-	}
-	if !ok {
+	if !ok || isZero(from.Endpoint) || !s.dispatch(from, t, b) {
 		s.stats.Malformed++
 		return
 	}
 	s.stats.Received[t]++
+}
+
+func (s *Server) dispatch(from Addr, t wire.Type, b []byte) bool {
+	switch t {
+	case wire.TypeHello:
+		return s.hello(from, b)
+	case wire.TypeRegister:
+		return s.register(from, b)
+	case wire.TypeKeepAlive:
+		return s.keepAlive(from, b)
+	case wire.TypeConnect:
+		return s.connect(from, b)
+	case wire.TypeSignal:
+		return s.signal(from, b)
+	case wire.TypeBye:
+		return s.bye(from, b)
+	}
+	return false
 }
 
 // begin starts a call from outside: what was polled may be overwritten.
@@ -169,16 +174,24 @@ func (s *Server) over(t *timer) bool { return t.due <= s.tick() }
 
 func (s *Server) drop(d Drop) { s.stats.Dropped[d]++ }
 
-// send queues arena[start:].
+// send queues the message arena[start:].
 func (s *Server) send(to Addr, start int) {
+	t := s.arena[start+2]
+	if s.put(to, start) {
+		s.stats.Sent[t]++
+	}
+}
+
+// put queues arena[start:].
+func (s *Server) put(to Addr, start int) bool {
 	if len(s.queue)-s.head >= backlog {
 		s.arena = s.arena[:start]
 		s.drop(DropBacklog)
-		return
+		return false
 	}
 	data := s.arena[start:]
-	s.stats.Sent[data[2]]++
 	s.queue = append(s.queue, Out{to, data[:len(data):len(data)]})
+	return true
 }
 
 // sendMAC sends arena[start:] to p, with its MAC.
@@ -233,9 +246,13 @@ func (s *Server) HandleTimeout(now time.Time) {
 	s.relayExpiry.advance(s.tick(), sweep, s.endRelay)
 }
 
-// ConnClosed forgets the peer that was registered over the connection.
+// ConnClosed forgets the peer that was registered, or about to be, over the
+// connection.
 func (s *Server) ConnClosed(now time.Time, conn uint64) {
 	s.begin(now)
+	if c := s.candidates.at[Addr{Conn: conn}]; c != nil {
+		s.candidates.remove(c)
+	}
 	if i, ok := s.conns[conn]; ok {
 		s.forget(i, s.peers.at(i))
 	}

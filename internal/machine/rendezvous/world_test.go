@@ -127,6 +127,7 @@ func (w *world) flush() {
 			w.log("%s ! %T", n.name, e)
 		}
 	}
+	agree(w.server, w.now)
 	for o, ok := w.server.Poll(); ok; o, ok = w.server.Poll() {
 		for _, n := range w.nodes {
 			if n.addr == o.To {

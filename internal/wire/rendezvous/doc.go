@@ -29,6 +29,7 @@
 //	12 SIGNALLED    s>c  relay id[8] | n u16 | sealed[n] | MAC                        38+n
 //	13 BYE          c>s  handle[8] | MAC                                                36
 //	14 REFUSED      s>c  reason u8 | sequence u64 | MAC                                 37
+//	15 DISPLACED    s>c  sequence u64 | MAC                                             36
 //
 // Lifetimes and keep-alive are in seconds; lifetime 0 in a REGISTER asks for
 // the server's default. n is at most 1000. Messages of any other length, with
@@ -42,6 +43,7 @@
 //	kinds        = 1 packet relay | 2 stream relay | 4 direct
 //	flags        = 1 relay only: nobody is told this peer's endpoint
 //	               2 guest: not to be found; registered beside the key's other processes
+//	               4 waiting, with guest only: to be found when no other process of the key is
 //	status       = 0 ok, 1 target not registered, 2 rate limited, 3 bad relay id, 4 full
 //	reason       = 1 sequence not larger than the one in the message, 2 full
 //
@@ -55,9 +57,14 @@
 // that carries a MAC has a larger one: the client never uses a txid twice
 // under a key, in this registration or another. The server's REQUEST and
 // SIGNALLED count upwards from the sequence too. Both ends refuse what they
-// have seen (Window). COOKIE, REGISTERED, ALIVE, CONNECTED, REFUSED and an
-// answering WHO repeat the txid of the question; a WHO nobody asked for has
-// txid zero.
+// have seen (Window). COOKIE, REGISTERED, ALIVE, CONNECTED, REFUSED, DISPLACED
+// and an answering WHO repeat the txid of the question; a WHO nobody asked for
+// has txid zero.
+//
+// DISPLACED answers who is not to be found although it wants to be: a message
+// with the handle of a registration that was replaced from another address,
+// and every KEEPALIVE of a waiting one. Its sequence is that of the key's
+// registration that is to be found, zero when there is none.
 //
 // A zero handle in CONNECT or SIGNAL means "the registration that was just
 // made from this very endpoint": it lets them leave in one burst with

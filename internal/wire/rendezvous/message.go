@@ -41,13 +41,14 @@ const (
 	TypeSignalled
 	TypeBye
 	TypeRefused
+	TypeDisplaced
 
 	// Types is how many values a Type can have, zero included.
-	Types = int(TypeRefused) + 1
+	Types = int(TypeDisplaced) + 1
 )
 
 var typeNames = [Types]string{"", "HELLO", "COOKIE", "REGISTER", "REGISTERED", "KEEPALIVE", "ALIVE", "WHO", "CONNECT",
-	"CONNECTED", "REQUEST", "SIGNAL", "SIGNALLED", "BYE", "REFUSED"}
+	"CONNECTED", "REQUEST", "SIGNAL", "SIGNALLED", "BYE", "REFUSED", "DISPLACED"}
 
 func (t Type) String() string {
 	if t == 0 || int(t) >= Types {
@@ -91,8 +92,11 @@ const (
 	// other registrations alone, of which one from every endpoint may be a
 	// guest's, and only one, at one endpoint, is not.
 	Guest
+	// Waiting goes with Guest: this one is to be found as soon as no other
+	// registration of the key is.
+	Waiting
 
-	allFlags = RelayOnly | Guest
+	allFlags = RelayOnly | Guest | Waiting
 )
 
 // Status is the server's answer to a CONNECT.

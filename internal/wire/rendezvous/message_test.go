@@ -65,6 +65,8 @@ func parse(b []byte) (m message, mac bool, err error) {
 		m, err = ParseBye(b)
 	case TypeRefused:
 		m, err = ParseRefused(b)
+	case TypeDisplaced:
+		m, err = ParseDisplaced(b)
 	default:
 		return nil, false, ErrMalformed
 	}
@@ -99,6 +101,7 @@ var vectors = []struct {
 	{Signalled{0x0102030405060708, relayID, []byte("xy")}, "04010c00" + tx + "d0d1d2d3d4d5d6d7" + "0002" + "7879"},
 	{Bye{0x0102030405060708, handle}, "04010d00" + tx + "c0c1c2c3c4c5c6c7"},
 	{Refused{0x0102030405060708, ReasonSequence, 9}, "04010e00" + tx + "01" + "0000000000000009"},
+	{Displaced{0x0102030405060708, 9}, "04010f00" + tx + "0000000000000009"},
 }
 
 // encode appends m and, where it has one, its MAC.
@@ -222,7 +225,8 @@ func TestRefuses(t *testing.T) {
 		{"port zero", Registered{Mapped: netip.MustParseAddrPort("192.0.2.1:1")}, 22, 0},
 		{"none that is something", Registered{}, 30, 1},
 		{"sequence that is not the txid", vectors[2].m, 75, 0},
-		{"flags of REGISTER", vectors[2].m, 78, 4},
+		{"flags of REGISTER", vectors[2].m, 78, 8},
+		{"waiting, and no guest", vectors[2].m, 78, 5},
 		{"kinds of CONNECT", vectors[7].m, 60, 8},
 		{"status", vectors[8].m, 20, 5},
 		{"kinds of CONNECTED", vectors[8].m, 21, 8},

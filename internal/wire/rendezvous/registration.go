@@ -90,7 +90,7 @@ func ParseRegister(b []byte) (Register, error) {
 		Lifetime: binary.BigEndian.Uint16(body[64:]),
 		Flags:    Flags(body[66]),
 	}
-	if m.Sequence != tx || m.Flags&^allFlags != 0 {
+	if m.Sequence != tx || m.Flags&^allFlags != 0 || m.Flags&(Guest|Waiting) == Waiting {
 		return Register{}, ErrMalformed
 	}
 	return m, nil
@@ -148,6 +148,27 @@ func ParseRefused(b []byte) (Refused, error) {
 		return Refused{}, ErrMalformed
 	}
 	return m, nil
+}
+
+// Displaced tells who is not to be found, or not any more, which registration
+// of its key is.
+type Displaced struct {
+	Tx       uint64
+	Sequence uint64 // zero: none
+}
+
+const displacedLen = HeaderLen + 8 + MACLen
+
+func (m Displaced) Append(dst []byte) []byte {
+	return binary.BigEndian.AppendUint64(appendHeader(dst, TypeDisplaced, m.Tx), m.Sequence)
+}
+
+func ParseDisplaced(b []byte) (Displaced, error) {
+	tx, body, err := fixed(b, TypeDisplaced, displacedLen)
+	if err != nil {
+		return Displaced{}, err
+	}
+	return Displaced{tx, binary.BigEndian.Uint64(body)}, nil
 }
 
 // KeepAlive keeps the registration, and the NAT's mapping.
