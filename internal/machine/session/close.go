@@ -126,6 +126,7 @@ func (m *Machine) finish() {
 	m.state = closed
 	m.deadline = time.Time{}
 	for _, s := range m.order {
+		s.send.lost = !s.send.flushed()
 		m.release(s, s.send.written)
 	}
 	m.delayed, m.pool.free = nil, nil

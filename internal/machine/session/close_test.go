@@ -77,6 +77,52 @@ func TestCloseLingers(t *testing.T) {
 	}
 }
 
+// The peer has all, and closes before the one who waits for that looks again.
+func TestFlushedThenClosed(t *testing.T) {
+	now := time.Unix(0, 0)
+	m := New(Config{Controller: true})
+	m.LinkUp(now, 1, 1, [8]byte{})
+	drain(m, now, 1)
+	m.HandleFrame(now, 1, &frame.Frame{Type: frame.RESUME, Epoch: 1})
+	whole, _ := m.Open()
+	part, _ := m.Open()
+	endless, _ := m.Open()
+	for _, id := range []StreamID{whole, part, endless} {
+		m.Write(id, []byte("abc"))
+	}
+	m.CloseWrite(whole)
+	m.CloseWrite(part)
+	drain(m, now, 1)
+	m.HandleFrame(now, 1, &frame.Frame{Type: frame.FIN, Stream: uint64(whole)})
+	if _, err := m.Read(whole, make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	if done, err := m.Flushed(whole); done || err != nil {
+		t.Fatalf("flushed before the ACK: %v, %v", done, err)
+	}
+	for _, f := range []frame.Frame{
+		{Type: frame.ACK, Stream: uint64(whole), Offset: 3, Done: true},
+		{Type: frame.ACK, Stream: uint64(part), Offset: 2},
+		{Type: frame.CLOSE},
+	} {
+		if err := m.HandleFrame(now, 1, &f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drain(m, now, 1)
+	if lastEvent(m) == nil {
+		t.Fatal("not closed")
+	}
+	if done, err := m.Flushed(whole); !done || err != nil {
+		t.Errorf("the stream that the peer has is flushed: %v, %v", done, err)
+	}
+	for _, id := range []StreamID{part, endless} {
+		if done, _ := m.Flushed(id); done {
+			t.Errorf("stream %d, that the peer has not all of, is flushed", id)
+		}
+	}
+}
+
 // What was received can be read after the peer's CLOSE; then its word comes.
 func TestReadAfterClose(t *testing.T) {
 	now := time.Unix(0, 0)

@@ -19,6 +19,7 @@ type sendHalf struct {
 	resetSent bool   // on this lane
 	code      uint64
 	done      bool // the peer wants nothing more of it
+	lost      bool // the session ended before the peer had all
 }
 
 func (h *sendHalf) ready() bool { return h.sent < min(h.written, h.limit) }
@@ -108,15 +109,16 @@ func (m *Machine) abandon(s *stream, code uint64) {
 
 // Flushed tells whether the peer has acknowledged all that was written, and
 // the end of it if there is one. After a false answer a WakeFlush will follow.
+// What was acknowledged stays so when the session ends.
 func (m *Machine) Flushed(id StreamID) (bool, error) {
 	s := m.streams[id]
 	switch {
-	case s == nil && m.state == closed:
-		return false, m.over()
-	case s == nil: // both directions are over
+	case s == nil: // both directions are over; the session may be so too
 		return true, nil
 	case s.send.reset:
 		return false, ErrWriteClosed
+	case s.send.lost:
+		return false, m.over()
 	case s.send.flushed():
 		return true, nil
 	}
