@@ -43,7 +43,8 @@ func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 		}
 		return
 	}
-	if c.answering() >= maxAnswers {
+	answers, blind, blindPeer := c.answering(e.Requester)
+	if answers >= maxAnswers {
 		return
 	}
 	offer, err := signal.Open(c.n.cfg.Key, e.Sealed)
@@ -78,16 +79,31 @@ func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 	} else if a.kinds&rendezvous.StreamRelay != 0 {
 		c.streamRelay(a)
 	}
+	// Whoever may ask us could make us send checks to a victim: each attempt has
+	// its budget, and here is how many there may be.
+	if blind >= maxBlind || blindPeer >= maxBlindPeer {
+		c.stopPunch(a, "too many attempts at once")
+		return
+	}
 	c.startPunch(now, a, offer.Flags, append(offer.Candidates, reflexive(e.Peer)...))
 }
 
-func (c *control) answering() (n int) {
+// answering counts the attempts of others: all, those whose checks nobody has
+// answered yet, and of these the ones of a peer.
+func (c *control) answering(peer ID) (all, blind, blindPeer int) {
 	for _, a := range c.attempts {
-		if !a.offerer && a.punch == nil {
-			n++
+		if a.offerer {
+			continue
+		}
+		all++
+		if a.punch != nil && len(a.ways) == 0 {
+			blind++
+			if a.peer == peer {
+				blindPeer++
+			}
 		}
 	}
-	return n
+	return all, blind, blindPeer
 }
 
 // reflexive is the candidate that the server vouches for.

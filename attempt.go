@@ -20,7 +20,9 @@ const (
 	linkTimeout   = 10 * time.Second // a handshake
 	answerTimeout = 8 * time.Second  // the offer went out, the peer said nothing
 	attemptLife   = 30 * time.Second // an attempt that brought nothing is forgotten
-	maxAnswers    = 256              // attempts of others, at once
+	maxAnswers    = 1024             // attempts of others, at once
+	maxBlind      = 64               // of them, those that send where nobody has answered
+	maxBlindPeer  = 4                // and those of one peer
 )
 
 // attempt is one exchange of candidates with a peer and what comes of it: a

@@ -223,15 +223,22 @@ func (c *control) clientEvent(now time.Time, u *uplink, e rendezvous.ClientEvent
 }
 
 func (c *control) registered(now time.Time, u *uplink, e rendezvous.Registered) {
-	fresh := !u.up
-	u.up, u.mapped, c.wrong = true, e.Mapped, nil
 	if u == c.udp {
 		c.n.socket.TrustRelays(u.server)
 	}
 	if u == c.udp && c.tcp != nil {
 		c.tcp.wanted = false
-		c.tcp.detach()
+		if c.tcp.conn != nil {
+			// The server may have the one over TCP as the later of the two, and
+			// would forget us with the connection: once more, to be the last.
+			c.tcp.detach()
+			c.tcp.client.Bye(now) // it has nothing to send on: it only stops
+			u.client.Start(now)
+			return
+		}
 	}
+	fresh := !u.up
+	u.up, u.mapped, c.wrong = true, e.Mapped, nil
 	for _, w := range c.waiting {
 		w.done <- nil
 	}

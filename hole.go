@@ -113,7 +113,9 @@ func (c *control) punchEvent(now time.Time, a *attempt, e punch.Event) {
 	case punch.PathDown:
 		a.punch = nil
 		c.n.emit(Event{Type: EventAttempt, Peer: a.peer, Technique: string(a.ways[e.Remote]), Result: "lost", Reason: string(e.Reason)})
-		c.dropDirect(a, string(e.Reason))
+		if s := c.n.session(a.about); s != nil {
+			s.dropDirect(e.Remote, string(e.Reason))
+		}
 	case punch.Failed:
 		a.punch = nil
 		c.noHole(a, "udp-punch", explainFailed(e))
@@ -188,11 +190,4 @@ func (c *control) joinDirect(a *attempt) {
 
 func (c *control) directPath(remote netip.AddrPort, technique punch.Technique) Path {
 	return Path{Kind: Direct, Transport: "udp", Technique: string(technique), Local: c.n.LocalAddr(), Remote: remote}
-}
-
-// dropDirect ends the links on a path that the punch machine gave up.
-func (c *control) dropDirect(a *attempt, why string) {
-	if s := c.n.session(a.about); s != nil {
-		s.dropDirect(why)
-	}
 }

@@ -13,7 +13,8 @@ import (
 
 const (
 	helloTimeout = 5 * time.Second // from the handshake to the link's HELLO
-	maxSessions  = 4096            // of peers, at once
+	maxSessions  = 1024            // that peers began, at once
+	maxPerPeer   = 16              // and one of them
 )
 
 // acceptLinks takes the links that peers make to this node.
@@ -96,13 +97,28 @@ func (n *Node) sessionOf(peer ID, f *frame.Frame) (*session, uint64) {
 		return s, 0
 	case s != nil, f.Flags&frame.NewSession == 0:
 		return nil, frame.UnknownSession
-	case !n.accepts(peer), len(n.sessions) >= maxSessions, n.ctx.Err() != nil:
+	case !n.accepts(peer), !n.room(peer), n.ctx.Err() != nil:
 		return nil, frame.Refused
 	}
 	s = n.newSession(peer, f.Session, false)
 	n.sessions[f.Session] = s
 	n.spawn(func() { n.ctl.do(func(now time.Time) { n.ctl.watchSession(now, s) }) })
 	return s, 0
+}
+
+// room tells whether a peer may begin another session. n.mu is held.
+func (n *Node) room(peer ID) bool {
+	all, his := 0, 0
+	for _, s := range n.sessions {
+		if s.controller {
+			continue
+		}
+		all++
+		if s.peer == peer {
+			his++
+		}
+	}
+	return all < maxSessions && his < maxPerPeer
 }
 
 // deliver hands a peer's stream to the listener.

@@ -3,6 +3,7 @@ package bodkin
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -321,12 +322,12 @@ func (s *session) linked() bool {
 	return len(s.links) > 0
 }
 
-// dropDirect closes the direct links: their path was found dead.
-func (s *session) dropDirect(why string) {
+// dropDirect closes the direct links to an endpoint: the path was found dead.
+func (s *session) dropDirect(remote netip.AddrPort, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sl := range s.links {
-		if sl.path.Kind == Direct {
+		if sl.path.Kind == Direct && sl.path.Remote == remote {
 			go sl.Close(why)
 		}
 	}

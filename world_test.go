@@ -160,3 +160,32 @@ func connect(t testing.TB, a, b *peer) (ca, cb *bodkin.Conn) {
 	}
 	return ca, cb
 }
+
+// exampleWorldT is a small world in real time for the examples.
+type exampleWorldT struct {
+	*sim.Network
+	Server string
+	stop   func()
+}
+
+func exampleWorld() *exampleWorldT {
+	n, err := sim.New(scenario.TwoHomes(scenario.PortRestricted, scenario.PortRestricted), sim.Options{Seed: 1})
+	if err != nil {
+		panic(err)
+	}
+	w := &world{t: panicTB{}, net: n, key: testKey("server")}
+	w.serve()
+	return &exampleWorldT{n, w.server, w.stop}
+}
+
+func (w *exampleWorldT) Close() {
+	w.stop()
+	w.Network.Close()
+}
+
+// panicTB is for helpers that run outside of a test.
+type panicTB struct{ testing.TB }
+
+func (panicTB) Helper()                      {}
+func (panicTB) Fatal(args ...any)            { panic(fmt.Sprint(args...)) }
+func (panicTB) Errorf(f string, args ...any) { panic(fmt.Sprintf(f, args...)) }
