@@ -223,9 +223,6 @@ func (c *control) clientEvent(now time.Time, u *uplink, e rendezvous.ClientEvent
 }
 
 func (c *control) registered(now time.Time, u *uplink, e rendezvous.Registered) {
-	if u == c.udp {
-		c.n.socket.TrustRelays(u.server)
-	}
 	if u == c.udp && c.tcp != nil {
 		c.tcp.wanted = false
 		if c.tcp.conn != nil {

@@ -89,6 +89,11 @@ func (u *uplink) handle(now time.Time, from netip.AddrPort, b []byte) {
 		u.client.HandlePacket(now, b)
 		if !u.client.Greeting() { // the first good one; the rest come too late
 			u.server, u.heard = from, now
+			if u == u.c.udp {
+				// A peer's first relayed packets come right behind the answer to
+				// the registration.
+				u.c.n.socket.TrustRelays(from)
+			}
 		}
 		return
 	}
