@@ -34,13 +34,21 @@ func hashOf(r io.Reader) <-chan digest {
 func feed(w io.WriteCloser, seed uint64, n int64) <-chan digest {
 	done := make(chan digest, 1)
 	go func() {
-		h := sha256.New()
-		from := io.TeeReader(io.LimitReader(random(seed), n), h)
-		n, err := io.CopyBuffer(struct{ io.Writer }{w}, from, make([]byte, 256<<10))
-		if cerr := w.Close(); err == nil {
-			err = cerr
+		d := digest{}
+		h, from, b := sha256.New(), random(seed), make([]byte, 256<<10)
+		for d.bytes < n && d.err == nil {
+			b := b[:min(int64(len(b)), n-d.bytes)]
+			from.Read(b)
+			var k int
+			k, d.err = w.Write(b)
+			h.Write(b[:k])
+			d.bytes += int64(k)
 		}
-		done <- digest{hex.EncodeToString(h.Sum(nil)), n, err}
+		if err := w.Close(); d.err == nil {
+			d.err = err
+		}
+		d.sum = hex.EncodeToString(h.Sum(nil))
+		done <- d
 	}()
 	return done
 }
