@@ -243,7 +243,7 @@ func TestDirectOnly(t *testing.T) {
 }
 
 // dialError dials b from a and returns the error and how long it took.
-func dialError(t *testing.T, top scenario.Topology, change func(*bodkin.Config), prepare func(w *world, b *peer)) (err error, took time.Duration) {
+func dialError(t *testing.T, top scenario.Topology, change func(*bodkin.Config), prepare func(w *world, b *peer)) (took time.Duration, err error) {
 	t.Helper()
 	virtual(t, top, 1, func(t *testing.T, w *world) {
 		b := w.node("b")
@@ -266,7 +266,7 @@ func dialError(t *testing.T, top scenario.Topology, change func(*bodkin.Config),
 		}
 		err, took = e, time.Since(start)
 	})
-	return err, took
+	return took, err
 }
 
 func TestDialErrors(t *testing.T) {
@@ -294,7 +294,7 @@ func TestDialErrors(t *testing.T) {
 		}, bodkin.NoAnswer, 10 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err, took := dialError(t, c.top, c.change, c.prepare)
+			took, err := dialError(t, c.top, c.change, c.prepare)
 			if !errors.Is(err, c.want) {
 				t.Errorf("%v; want %s", err, c.want)
 			}
