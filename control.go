@@ -234,8 +234,8 @@ func (c *control) registered(now time.Time, u *uplink, e rendezvous.Registered) 
 			return
 		}
 	}
-	fresh := !u.up
-	u.up, u.mapped, c.wrong = true, e.Mapped, nil
+	fresh := !u.up || u.forgotten
+	u.up, u.forgotten, u.mapped, c.wrong = true, false, e.Mapped, nil
 	for _, w := range c.waiting {
 		w.done <- nil
 	}

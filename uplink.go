@@ -34,6 +34,7 @@ type uplink struct {
 	up        bool             // registered, and answering
 	mapped    netip.AddrPort
 	heard     time.Time // when the server last said anything
+	forgotten bool      // the server said that it knows us no more; we register again
 	conn      *tcpConn  // TCP only, nil while there is none
 	wanted    bool      // TCP only: UDP does not do
 	nextDial  time.Time
@@ -100,6 +101,7 @@ func (u *uplink) handle(now time.Time, from netip.AddrPort, b []byte) {
 	if from == u.server {
 		u.heard = now
 		u.client.HandlePacket(now, b)
+		u.forgotten = u.forgotten || t == wire.TypeWho && u.client.Greeting()
 	}
 }
 

@@ -136,6 +136,8 @@ func (c *control) lost(now time.Time, w *watch, at func(time.Time)) error {
 	limit := w.silentSince.Add(silenceLimit)
 	if u := c.active(); u != nil && u.heard.After(w.silentSince) {
 		limit = w.silentSince.Add(c.n.cfg.PeerTimeout)
+	} else if u != nil {
+		u.client.Probe(now)
 	}
 	if limit.After(now) {
 		at(limit)
