@@ -197,7 +197,7 @@ func (n *Node) dialLink(dial func() (link.Link, error), done func(now time.Time,
 }
 
 func (c *control) relayPath(transport string, server netip.AddrPort) Path {
-	return Path{Kind: Relay, Transport: transport, Technique: "relay", Local: c.n.LocalAddr(), Remote: server}
+	return Path{Kind: Relay, Transport: transport, Technique: "relay", Local: c.n.localFor(server.Addr()), Remote: server}
 }
 
 // streamRelay connects to the server's stream relay; both sides do.

@@ -189,5 +189,5 @@ func (c *control) joinDirect(a *attempt) {
 }
 
 func (c *control) directPath(remote netip.AddrPort, technique punch.Technique) Path {
-	return Path{Kind: Direct, Transport: "udp", Technique: string(technique), Local: c.n.LocalAddr(), Remote: remote}
+	return Path{Kind: Direct, Transport: "udp", Technique: string(technique), Local: c.n.localFor(remote.Addr()), Remote: remote}
 }

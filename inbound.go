@@ -24,10 +24,10 @@ func (n *Node) acceptLinks(q *link.QUIC) {
 		if err != nil {
 			return // the node closes
 		}
-		path := Path{Kind: Relay, Transport: "udp", Technique: "relay", Local: n.LocalAddr()}
+		var path Path
 		switch to := l.RemoteAddr().(type) {
 		case netio.RelayAddr:
-			path.Remote = n.socket.RelayServer(to.ID)
+			path = n.ctl.relayPath("udp", n.socket.RelayServer(to.ID))
 		case *net.UDPAddr:
 			at := to.AddrPort()
 			path = n.ctl.directPath(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), "")

@@ -112,6 +112,21 @@ func (n *Node) admit(peer ID, id sessionID) admission {
 	return newcomer
 }
 
+// admits tells whether a peer may complete the handshake of a link at all.
+func (n *Node) admits(peer ID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.accepts(peer) {
+		return true
+	}
+	for _, s := range n.sessions {
+		if s.peer == peer {
+			return true
+		}
+	}
+	return false
+}
+
 func (n *Node) accepts(peer ID) bool {
 	return n.listener != nil && (len(n.listener.allow) == 0 || slices.Contains(n.listener.allow, peer))
 }

@@ -80,6 +80,7 @@ func (n *Node) openLinks() (err error) {
 	if n.proof, err = link.NewIdentity(n.cfg.Key); err != nil {
 		return err
 	}
+	n.proof.Config.Admit = n.admits
 	if n.direct, err = n.proof.QUIC(n.socket.QUIC()); err != nil {
 		return err
 	}

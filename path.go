@@ -3,6 +3,7 @@ package bodkin
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,29 @@ type Path struct {
 	Remote    netip.AddrPort `json:"remote"`    // the peer's endpoint, or the server's on a relay
 	// RTT is the round trip of the path when it was last measured.
 	RTT time.Duration `json:"-"`
+}
+
+// localFor is the node's endpoint on the way to an address: with the host's
+// address where only one is likely, unspecified where the system may choose.
+func (n *Node) localFor(remote netip.Addr) netip.AddrPort {
+	addrs, err := n.cfg.Network.Addrs()
+	if err != nil || !remote.IsValid() {
+		return n.LocalAddr()
+	}
+	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.Is4() != remote.Is4() })
+	bits := 24
+	if remote.Is6() {
+		bits = 64
+	}
+	if near, err := remote.Prefix(bits); err == nil {
+		if i := slices.IndexFunc(addrs, near.Contains); i >= 0 {
+			addrs = addrs[i : i+1]
+		}
+	}
+	if len(addrs) != 1 {
+		return n.LocalAddr()
+	}
+	return netip.AddrPortFrom(addrs[0], n.localPort())
 }
 
 // Equal tells whether both are the same way, whatever was measured on it.
