@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -27,25 +28,28 @@ func settle(cmd *cobra.Command, _ []string) error {
 		if f.Changed || f.Name == "help" || failed != nil {
 			return
 		}
-		env := "BODKIN_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value, source := os.Getenv(env), env
-		if value == "" {
-			v, ok := values[f.Name]
-			if !ok {
+		source := "BODKIN_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		given := []string{os.Getenv(source)}
+		if given[0] == "" {
+			source, given = file, values[f.Name]
+		}
+		for _, value := range given {
+			if err := f.Value.Set(value); err != nil {
+				failed = usageError{fmt.Errorf("%s: %q is no value for %s", source, value, f.Name), fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 				return
 			}
-			value, source = fmt.Sprint(v), file
-		}
-		if err := f.Value.Set(value); err != nil {
-			failed = usageError{fmt.Errorf("%s: %q is no value for %s", source, value, f.Name), fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 		}
 	})
+	if f := cmd.Flags().Lookup("json"); f != nil {
+		asJSON = f.Value.String() == "true"
+	}
 	return failed
 }
 
-// readConfig reads the XDG config file, which need not be there. A name that no
-// verb knows is an error, so that a typo does not pass for a setting.
-func readConfig() (string, map[string]any, error) {
+// readConfig reads the XDG config file, which need not be there: the values of
+// each setting. A name that no verb knows is an error, so that a typo does not
+// pass for a setting.
+func readConfig() (string, map[string][]string, error) {
 	dir := os.Getenv("XDG_CONFIG_HOME")
 	if dir == "" {
 		home, err := os.UserHomeDir()
@@ -62,35 +66,98 @@ func readConfig() (string, map[string]any, error) {
 	if err != nil {
 		return file, nil, err
 	}
-	values := map[string]any{}
-	if err := toml.Unmarshal(text, &values); err != nil {
-		return file, nil, usageError{fmt.Errorf("%s: %s", file, firstLine(err.Error())), "a line reads NAME = VALUE, text in quotes"}
+	var raw map[string]any
+	if err := toml.Unmarshal(text, &raw); err != nil {
+		return file, nil, usageError{fmt.Errorf("%s: %w", file, err), "a line reads NAME = VALUE, text in quotes"}
 	}
-	for name, v := range values {
-		switch v.(type) {
-		case string, bool, int64:
-		default:
-			return file, nil, usageError{fmt.Errorf("%s: %s: expected text, a number, true or false", file, name), ""}
+	flags := settingFlags()
+	values := make(map[string][]string)
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		flag := flags[name]
+		if flag == nil {
+			return file, nil, usageError{fmt.Errorf("%s: unknown setting %q", file, name), nearestSetting(name)}
 		}
-		if !knownFlag(name) {
-			return file, nil, usageError{fmt.Errorf("%s: unknown setting %s", file, strconv.Quote(name)), "settings have the names of the flags: server = \"...\""}
+		_, repeatable := flag.Value.(pflag.SliceValue)
+		v, ok := settings(raw[name], repeatable)
+		if !ok {
+			return file, nil, usageError{fmt.Errorf("%s: %s: expected %s", file, name, kindOf(flag)), ""}
 		}
+		values[name] = v
 	}
 	return file, values, nil
 }
 
-func knownFlag(name string) bool {
-	for _, cmd := range newRoot().Commands() {
-		if cmd.Flags().Lookup(name) != nil {
-			return true
+// settings are the texts of a value in the config file.
+func settings(v any, repeatable bool) ([]string, bool) {
+	switch v := v.(type) {
+	case string, bool, int64:
+		return []string{fmt.Sprint(v)}, true
+	case []any:
+		var all []string
+		for _, one := range v {
+			text, ok := one.(string)
+			if !ok {
+				return nil, false
+			}
+			all = append(all, text)
 		}
+		return all, repeatable
 	}
-	return false
+	return nil, false
 }
 
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
+func kindOf(f *pflag.Flag) string {
+	switch f.Value.Type() {
+	case "bool":
+		return "true or false"
+	case "int", "uint16":
+		return "a number"
+	case "stringSlice":
+		return "text, or a list of texts"
+	}
+	return "text"
+}
+
+// settingFlags are the flags of all verbs, by name.
+func settingFlags() map[string]*pflag.Flag {
+	flags := make(map[string]*pflag.Flag)
+	for _, cmd := range newRoot().Commands() {
+		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { flags[f.Name] = f })
+	}
+	delete(flags, "help")
+	return flags
+}
+
+// nearestSetting is a hint at what a mistyped name was to be.
+func nearestSetting(name string) string {
+	flags := settingFlags()
+	for _, known := range slices.Sorted(maps.Keys(flags)) {
+		if strings.EqualFold(strings.ReplaceAll(name, "_", "-"), known) || distance(name, known) <= 2 {
+			return fmt.Sprintf("did you mean %s?", known)
+		}
+	}
+	return "settings have the names of the flags: server = \"...\""
+}
+
+// distance is Levenshtein's: how many letters to add, drop or change.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		last := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := last
+			if a[i] != b[j] {
+				change++
+			}
+			last = row[j+1]
+			row[j+1] = min(change, row[j]+1, last+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // dataDir is where keys live: XDG_DATA_HOME/bodkin, or its like.

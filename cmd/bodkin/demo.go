@@ -39,7 +39,7 @@ real network.`,
 			return demo(cmd.Context(), cmd.OutOrStdout(), size)
 		},
 	}
-	cmd.Flags().IntVar(&size, "size", 4<<20, "bytes of the file")
+	cmd.Flags().IntVar(&size, "size", 4<<20, "size of the file, `BYTES`")
 	return cmd
 }
 

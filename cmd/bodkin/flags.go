@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,24 +21,22 @@ type nodeFlags struct {
 
 func (f *nodeFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringVar(&f.server, "server", "", "server string, as `bodkin serve` prints it (BODKIN_SERVER)")
+	fs.StringVar(&f.server, "server", "", "server `STRING`, as 'bodkin serve' prints it, or HOST:PORT (BODKIN_SERVER)")
 	addKey(cmd, &f.key)
 	addJSON(cmd)
-	fs.Uint16Var(&f.port, "port", 0, "local UDP port, 0 for any")
+	fs.Uint16Var(&f.port, "port", 0, "local UDP `PORT`, 0 for any")
 	fs.BoolVar(&f.relayOnly, "relay-only", false, "never try a direct path; tells the peer no address")
 	fs.BoolVar(&f.directOnly, "direct-only", false, "never use the relay; fail if no hole can be made")
-	fs.StringSliceVar(&f.techniques, "technique", nil, "try only this technique (repeatable)")
+	fs.StringSliceVar(&f.techniques, "technique", nil, "use only the technique `NAME` for the direct path (repeatable); all of\n"+strings.Join(bodkin.Techniques(), ", ")+" if not given")
 	cmd.PreRunE = settle
-	// Backquotes in pflag's usage text name the value; these are clearer.
-	fs.Lookup("server").Usage = "server string, as 'bodkin serve' prints it (BODKIN_SERVER)"
 }
 
 func addKey(cmd *cobra.Command, key *string) {
-	cmd.Flags().StringVar(key, "key", "", "file of the identity key (BODKIN_KEY; default in the XDG data directory)")
+	cmd.Flags().StringVar(key, "key", "", "identity key `FILE` (BODKIN_KEY); $XDG_DATA_HOME/bodkin/key if not given")
 }
 
 func addJSON(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write events to standard error, one JSON object a line")
+	cmd.Flags().Bool("json", false, "write events to standard error, one JSON object a line")
 }
 
 func loadKey(file string) (bodkin.Key, error) {

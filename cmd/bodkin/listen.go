@@ -34,7 +34,7 @@ Anyone who knows this machine's id may connect, unless --allow names who may.`,
 				return err
 			}
 			if to != "" {
-				if _, _, err := net.SplitHostPort(to); err != nil {
+				if !dialable(to) {
 					return usageError{fmt.Errorf("--to %q is no host:port", to), "for example --to 127.0.0.1:22"}
 				}
 			}
@@ -53,6 +53,7 @@ Anyone who knows this machine's id may connect, unless --allow names who may.`,
 			go func() { // say early what would otherwise show as a peer that never comes
 				if err := node.Ready(ctx); err != nil && ctx.Err() == nil {
 					report(err)
+					say("still trying")
 				}
 			}()
 			if to != "" {
@@ -62,10 +63,20 @@ Anyone who knows this machine's id may connect, unless --allow names who may.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().BoolVar(&keep, "keep", false, "go on after the first stream")
-	cmd.Flags().StringSliceVar(&allow, "allow", nil, "id of a peer that may connect (repeatable); anyone if not given")
-	cmd.Flags().StringVar(&to, "to", "", "connect each stream to this TCP address, host:port")
+	cmd.Flags().BoolVar(&keep, "keep", false, "go on after the first stream, until SIGINT or SIGTERM")
+	cmd.Flags().StringSliceVar(&allow, "allow", nil, "let the peer with this `ID` connect (repeatable); anyone if not given")
+	cmd.Flags().StringVar(&to, "to", "", "connect each stream to the TCP address `HOST:PORT`")
 	return cmd
+}
+
+// dialable tells whether the text can be an address to connect to.
+func dialable(text string) bool {
+	_, port, err := net.SplitHostPort(text)
+	if err != nil {
+		return false
+	}
+	n, err := net.LookupPort("tcp", port)
+	return err == nil && n != 0
 }
 
 func parseIDs(texts []string) ([]bodkin.ID, error) {
@@ -123,7 +134,8 @@ func bridge(ctx context.Context, conn *bodkin.Conn, to string) error {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", to)
 	if err != nil {
-		return err
+		conn.Reset()
+		return hintError{err, "--to names where the streams go"}
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,11 @@ func run(args []string) int {
 	defer stop()
 	// A second signal ends the process at once, whatever is still going on.
 	context.AfterFunc(ctx, stop)
+	// Who reads our output may go away; the peer is still to be told.
+	signal.Ignore(syscall.SIGPIPE)
 
+	// Mistakes in the flags themselves are told the same way.
+	asJSON = slices.Contains(args, "--json")
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -36,6 +41,8 @@ func run(args []string) int {
 		return exitOK
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
+	case errors.Is(err, syscall.EPIPE):
+		err = errors.New("standard output was closed by its reader")
 	}
 	return report(err)
 }
@@ -48,7 +55,17 @@ func newRoot() *cobra.Command {
 
 One machine that both can reach runs "bodkin serve". Bytes flow through it at
 once, encrypted from end to end, until a hole is punched; then they take the
-direct path.`,
+direct path.
+
+Flags can be set in the environment too, --server as BODKIN_SERVER, and in the
+file config.toml in $XDG_CONFIG_HOME/bodkin (or ~/.config/bodkin), as lines like
+server = "bk...@host:3478". A flag comes first, then the environment.
+
+Exit codes:
+  0    all went well
+  1    the connection, the server or a file failed
+  2    the command line, the configuration or the key file is wrong
+  130  ended by SIGINT or SIGTERM ("bodkin serve" ends with 0 then)`,
 		Example: `  bodkin serve                      # on a machine with a public address; prints the server string
   export BODKIN_SERVER=bk...@host:3478
   bodkin id                         # on the first machine: its id
@@ -62,9 +79,66 @@ direct path.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{err, fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 	})
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(), newID(), newListen(), newConnect(), newPing(), newDemo())
+	root.SuggestionsMinimumDistance = 2
+	root.SetUsageTemplate(usageTemplate)
+	root.SetHelpCommand(newHelp())
+	root.InitDefaultCompletionCmd()
+	if c, _, err := root.Find([]string{"completion"}); err == nil {
+		c.Short = "Print the script with which a shell completes bodkin's words"
+		c.Example = "  source <(bodkin completion bash)"
+		for _, shell := range c.Commands() {
+			shell.Example = fmt.Sprintf("  bodkin completion %s > FILE", shell.Name())
+		}
+		c.Args = noArgs
+		c.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	return root
+}
+
+const usageTemplate = `Usage:
+{{- if .HasAvailableSubCommands}}
+  {{.CommandPath}} VERB [flags]
+{{- else}}
+  {{.UseLine}}
+{{- end}}
+{{- if .HasExample}}
+
+Examples:
+{{.Example}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}
+
+Verbs:
+{{- range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}
+{{- end}}{{end}}
+{{- end}}
+{{- if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{- end}}
+{{- if .HasAvailableSubCommands}}
+
+See "{{.CommandPath}} VERB --help" for more about a verb.
+{{- end}}
+`
+
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [VERB]",
+		Short:   "Explain a verb",
+		Example: "  bodkin help connect",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return noArgs(cmd.Root(), args)
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // noArgs and exactArgs say what is wrong in the words of the command.
@@ -73,9 +147,9 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
-		hint := "see `bodkin --help`"
+		hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			hint = fmt.Sprintf("did you mean `bodkin %s`?", near[0])
+			hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), near[0])
 		}
 		return usageError{fmt.Errorf("unknown verb %q", args[0]), hint}
 	}

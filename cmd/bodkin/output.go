@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +29,8 @@ type hintError struct {
 
 func (e hintError) Unwrap() error { return e.error }
 
-// asJSON is set by --json: what is said on standard error is NDJSON.
+// asJSON is set by --json, before anything runs: what is said on standard error
+// is NDJSON.
 var asJSON bool
 
 var stderr sync.Mutex
@@ -61,15 +63,21 @@ func tell(e bodkin.Event) {
 // the exit code.
 func report(err error) int {
 	code, hint, exit := explain(err)
+	text := oneLine(err.Error())
 	if asJSON {
-		tell(bodkin.Event{Type: bodkin.EventError, Code: bodkin.Code(code), Message: err.Error(), Hint: hint})
+		tell(bodkin.Event{Type: bodkin.EventError, Code: bodkin.Code(code), Message: text, Hint: hint})
 		return exit
 	}
-	say("error: %v", err)
+	say("error: %s", text)
 	if hint != "" {
 		say("hint: %s", hint)
 	}
 	return exit
+}
+
+// oneLine joins the lines of a text that came from elsewhere.
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }
 
 func explain(err error) (code, hint string, exit int) {
@@ -123,7 +131,6 @@ func show(e bodkin.Event) {
 	}
 }
 
-// writeResult tells a broken pipe, which is the reader's choice, from a fault.
 func writeResult(w io.Writer, text string) error {
 	_, err := io.WriteString(w, text)
 	return err

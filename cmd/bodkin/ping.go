@@ -58,8 +58,8 @@ The exit code is 0 when the last ping was answered.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().IntVar(&count, "count", 5, "pings to send, 0 for no end")
-	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between pings")
+	cmd.Flags().IntVar(&count, "count", 5, "pings to send, `N`; 0 for no end")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "`TIME` between pings, like 200ms or 2s")
 	return cmd
 }
 

@@ -11,8 +11,17 @@ import (
 
 // pipe copies in to the stream and the stream to out. The end of either is a
 // half-close of the other. It returns nil only when both directions ended
-// cleanly and the peer has all that was sent.
+// cleanly and the peer has all that was sent; otherwise the peer is told that
+// it has not.
 func pipe(ctx context.Context, conn *bodkin.Conn, in io.Reader, out io.Writer) error {
+	err := copyBoth(ctx, conn, in, out)
+	if err != nil {
+		conn.Reset()
+	}
+	return reason(err)
+}
+
+func copyBoth(ctx context.Context, conn *bodkin.Conn, in io.Reader, out io.Writer) error {
 	sent, received := make(chan error, 1), make(chan error, 1)
 	go func() {
 		_, err := io.Copy(conn, in)
@@ -37,10 +46,10 @@ func pipe(ctx context.Context, conn *bodkin.Conn, in io.Reader, out io.Writer) e
 			return ctx.Err()
 		}
 		if err != nil {
-			return reason(err) // the other direction has no end to wait for
+			return err // the other direction has no end to wait for
 		}
 	}
-	return reason(conn.Flush(ctx))
+	return conn.Flush(ctx)
 }
 
 // reason takes the addresses off an error of a connection: there is only one

@@ -41,10 +41,10 @@ the other verbs take with --server. It runs until SIGINT or SIGTERM.`,
 			return f.run(cmd)
 		},
 	}
-	cmd.Flags().StringSliceVar(&f.udp, "udp", nil, "UDP address to listen on, HOST:PORT or :PORT (repeatable)")
-	cmd.Flags().StringSliceVar(&f.tcp, "tcp", nil, "TCP address to listen on (repeatable); without --udp and --tcp: port 3478 of both on all addresses")
-	cmd.Flags().StringVar(&f.data, "data", "", "directory of the server's key and state (default in the XDG data directory)")
-	cmd.Flags().StringVar(&f.name, "name", "", "host name or address to put into the server string")
+	cmd.Flags().StringSliceVar(&f.udp, "udp", nil, "listen on the UDP address `HOST:PORT`, or :PORT (repeatable)")
+	cmd.Flags().StringSliceVar(&f.tcp, "tcp", nil, "listen on the TCP address `HOST:PORT`, or :PORT (repeatable);\nwithout --udp and --tcp: port 3478 of both, all addresses")
+	cmd.Flags().StringVar(&f.data, "data", "", "directory `DIR` of the server's key and state;\n$XDG_DATA_HOME/bodkin/server if not given")
+	cmd.Flags().StringVar(&f.name, "name", "", "host name or address `HOST` to put into the server string")
 	cmd.Flags().BoolVar(&f.verbose, "verbose", false, "log to standard error what goes wrong")
 	addJSON(cmd)
 	return cmd
@@ -57,6 +57,9 @@ type serveFlags struct {
 }
 
 func (f *serveFlags) run(cmd *cobra.Command) error {
+	if f.verbose && asJSON {
+		return usageError{errors.New("--verbose and --json exclude each other"), ""}
+	}
 	if len(f.udp)+len(f.tcp) == 0 {
 		all := ":" + strconv.Itoa(locator.DefaultPort)
 		f.udp, f.tcp = []string{all}, []string{all}
