@@ -3,8 +3,6 @@ package server
 import (
 	"bytes"
 	"fmt"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -167,13 +165,7 @@ func benchmarkRelay(b *testing.B, segmenting bool) {
 // What registered peers cost that do nothing. One iteration takes as long as
 // the registrations, and a minute.
 func BenchmarkIdlePeers(b *testing.B) {
-	n := 100_000
-	if s := os.Getenv("BODKIN_BENCH_PEERS"); s != "" {
-		var err error
-		if n, err = strconv.Atoi(s); err != nil {
-			b.Fatal(err)
-		}
-	}
+	n := benchPeers(b)
 	const idle = time.Minute
 	for b.Loop() {
 		c := spawn(b, childConfig{Mode: "server", UDP: "127.0.0.1:0"})

@@ -2,9 +2,11 @@ package server
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -50,9 +52,17 @@ func (c *client) receive() {
 		b := make([]byte, 2048)
 		n, err := 0, error(nil)
 		if !c.stream {
+			c.mu.Lock()
+			at, _ := c.NextTimeout()
+			c.mu.Unlock()
+			c.nc.SetReadDeadline(at)
 			n, err = c.nc.Read(b)
 		} else if _, err = io.ReadFull(c.nc, b[:2]); err == nil {
 			n, err = io.ReadFull(c.nc, b[:binary.BigEndian.Uint16(b)])
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.do(func(now time.Time) { c.HandleTimeout(now) })
+			continue
 		}
 		if err != nil {
 			return

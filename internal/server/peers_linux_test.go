@@ -119,7 +119,7 @@ func TestRelayAllocatesNothing(t *testing.T) {
 
 // A stranger's million datagrams, of all first bytes and lengths, leave nothing
 // behind and do not keep peers from registering.
-func TestGarbageLeavesNoMemory(t *testing.T) {
+func TestMillionRandomDatagrams(t *testing.T) {
 	s := start(t, open(t, "127.0.0.1"))
 	peers(t, s.udp, 10)
 	heap := func() uint64 {

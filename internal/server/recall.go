@@ -12,11 +12,14 @@ const (
 	writeDelay = 20 * time.Millisecond
 
 	// After a restart, everybody who was registered is asked to come back, at
-	// recallBatch every recallPause (25,000 a second), and once more whoever has
-	// not come recallAgain after that. Records of those who then stay away for
-	// recallGrace are dropped.
+	// recallBatch every recallPause (25,000 a second), or, while more than
+	// recallJobs keys wait to be agreed on, every recallSlow (2,500 a second);
+	// and once more whoever has not come recallAgain after that. Records of those
+	// who then stay away for recallGrace are dropped.
 	recallBatch = 250
 	recallPause = 10 * time.Millisecond
+	recallJobs  = 1000
+	recallSlow  = 100 * time.Millisecond
 	recallAgain = 1500 * time.Millisecond
 	recallGrace = time.Minute
 )
@@ -62,7 +65,7 @@ func (s *Server) recall(ctx context.Context) {
 			if sent == recallBatch {
 				sent = 0
 				s.flush(o)
-				if !sleep(ctx, recallPause) {
+				if !s.recallWait(ctx) {
 					return
 				}
 			}
@@ -72,6 +75,23 @@ func (s *Server) recall(ctx context.Context) {
 	if sleep(ctx, recallGrace) {
 		s.state.expire()
 	}
+}
+
+// recallWait waits until the next peers may be asked to come. It is false when
+// ctx ended.
+func (s *Server) recallWait(ctx context.Context) bool {
+	for range recallSlow / recallPause {
+		if !sleep(ctx, recallPause) {
+			return false
+		}
+		s.mu.Lock()
+		busy := len(s.jobs) > recallJobs
+		s.mu.Unlock()
+		if !busy {
+			break
+		}
+	}
+	return true
 }
 
 // sleep is false when ctx ended before d did.

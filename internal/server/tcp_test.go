@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/bodkin-net/bodkin/internal/machine/rendezvous"
 	pion "github.com/pion/stun/v3"
 )
 
@@ -131,7 +132,9 @@ func TestBrokenSocketEndsRun(t *testing.T) {
 	}
 }
 
-func TestHalfOpenFlood(t *testing.T) {
+// Ten thousand connections that say nothing, while honest peers register over
+// TCP, from the flood's own address, and connect to one another.
+func TestTenThousandHalfOpenConnections(t *testing.T) {
 	s := start(t, open(t, "127.0.0.1"))
 	before := runtime.NumGoroutine()
 	flood := make([]net.Conn, 0, 10_000)
@@ -164,9 +167,14 @@ func TestHalfOpenFlood(t *testing.T) {
 			honest("127.0.0.1") // the attacker's own address
 			honest("127.0.0.2")
 		}
+		if n := len(flood) / 2500; len(flood)%2500 == 0 {
+			a, b := register(t, "tcp", s.tcp, n), register(t, "udp", s.udp, 100+n)
+			a.do(func(now time.Time) {
+				a.Connect(now, clientKey(100+n).ID(), rendezvous.RelayID{byte(n)}, rendezvous.StreamRelay, nil)
+			})
+			waitFor[rendezvous.Requested](t, b)
+		}
 	}
-	register(t, "tcp", s.tcp, 1)
-	register(t, "udp", s.udp, 2)
 	st := s.Stats()
 	if limit := s.limits.HalfOpenPerAddress; st.HalfOpen > 2*limit || st.Conns > 2*limit {
 		t.Errorf("%d connections, %d half-open, limit %d for each address", st.Conns, st.HalfOpen, limit)

@@ -43,6 +43,7 @@ type candidate struct {
 	at       Addr
 	register []byte
 	client   identity.ID
+	sequence uint64
 	behind   [][]byte
 	size     int // of behind
 }
@@ -71,7 +72,7 @@ func (l *candidates) remove(c *candidate) {
 func (l *candidates) waits(c *candidate) bool { return l.at[seat(c.at)] == c }
 
 // agree asks for the key of who sent the REGISTER b.
-func (s *Server) agree(from Addr, b []byte, client identity.ID) {
+func (s *Server) agree(from Addr, b []byte, m wire.Register) {
 	if l := &s.candidates; len(l.at) >= s.cfg.MaxAgreements || len(l.asked)+l.polled >= s.cfg.MaxAgreements {
 		s.drop(DropFull)
 		return
@@ -80,10 +81,13 @@ func (s *Server) agree(from Addr, b []byte, client identity.ID) {
 		s.drop(DropRate)
 		return
 	}
-	c := &candidate{at: from, register: append([]byte(nil), b...), client: client}
+	c := &candidate{at: from, register: append([]byte(nil), b...), client: m.Client, sequence: m.Sequence}
 	s.candidates.at[seat(from)] = c
 	s.candidates.asked = append(s.candidates.asked, c)
 }
+
+// busy tells that there are so many candidates that nobody should become one.
+func (s *Server) busy() bool { return len(s.candidates.at) >= s.cfg.MaxAgreements/2 }
 
 // PollAgreement returns the next key to agree on.
 func (s *Server) PollAgreement() (Agreement, bool) {

@@ -27,6 +27,10 @@ func (s *Server) hello(from Addr, b []byte) bool {
 	if err != nil {
 		return false
 	}
+	if s.busy() && s.before(from, wire.Register{Client: m.Client}).p == nil {
+		s.drop(DropFull) // his REGISTER would be
+		return true
+	}
 	if !s.hellos.take(s.hash.address(from.Endpoint.Addr()), s.ns()) {
 		s.drop(DropRate)
 		return true
@@ -81,17 +85,20 @@ func (s *Server) register(from Addr, b []byte) bool {
 		s.drop(DropCookie)
 		return true
 	}
-	if s.candidates.at[seat(from)] != nil {
-		s.drop(DropReplay) // he repeats himself
+	if c := s.candidates.at[seat(from)]; c != nil {
+		s.drop(DropReplay) // he repeats himself; his last word counts
+		if m.Client == c.client && m.Sequence > c.sequence {
+			c.register, c.sequence = append(c.register[:0], b...), m.Sequence
+		}
 		return true
 	}
 	if j, ok := s.conns[from.Conn]; ok && from.Conn != 0 && s.peers.at(j).id != m.Client {
 		s.drop(DropFull) // one peer a connection
 		return true
 	}
-	old, _ := s.before(from, m)
+	old := s.before(from, m)
 	if old.p == nil {
-		s.agree(from, b, m.Client)
+		s.agree(from, b, m)
 		return true
 	}
 	if !s.mac.Verify(b, &old.p.key) {
@@ -111,24 +118,21 @@ type slot struct {
 // before finds the registration that m renews: the one of the same key from
 // the same address, whether it was a guest's or not, since an address is one
 // process's; else, unless m is a guest's, the one that others find, wherever it
-// is, because its peer may have moved. rival is that one, when it is another.
-func (s *Server) before(from Addr, m wire.Register) (old, rival slot) {
-	listed := s.byID(m.Client)
-	if old = s.guestAt(m.Client, from); old.p == nil && listed.p != nil && listed.p.isAt(from) {
-		return listed, slot{}
+// is, because its peer may have moved.
+func (s *Server) before(from Addr, m wire.Register) slot {
+	old, listed := s.guestAt(m.Client, from), s.byID(m.Client)
+	if old.p == nil && listed.p != nil && (m.Flags&wire.Guest == 0 || listed.p.isAt(from)) {
+		return listed
 	}
-	switch {
-	case m.Flags&wire.Guest != 0:
-		return old, slot{}
-	case old.p == nil:
-		return listed, slot{}
-	}
-	return old, listed
+	return old
 }
 
 // enter makes or renews the registration that an authentic REGISTER asks for.
 func (s *Server) enter(from Addr, m wire.Register, key wire.MACKey) {
-	old, rival := s.before(from, m)
+	old, rival := s.before(from, m), slot{}
+	if old.p != nil && old.p.guest() && m.Flags&wire.Guest == 0 {
+		rival = s.byID(m.Client)
+	}
 	var stored, largest uint64
 	for _, o := range []slot{old, rival} {
 		if o.p != nil {

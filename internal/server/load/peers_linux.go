@@ -193,15 +193,27 @@ func (p *Peers) runTimers(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		p.mu.Lock()
-		now := time.Now()
-		for i, ok := p.due.next(now); ok; i, ok = p.due.next(now) {
-			p.clients[i].HandleTimeout(now)
-			p.drain(i)
+		for p.handleDue() {
 		}
-		p.flush()
-		p.mu.Unlock()
 	}
+}
+
+// handleDue handles a batch of timeouts and tells whether there are more: what
+// arrives is handled in between, however late everything is.
+func (p *Peers) handleDue() (more bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer p.flush()
+	now := time.Now()
+	for range batch {
+		i, ok := p.due.next(now)
+		if !ok {
+			return false
+		}
+		p.clients[i].HandleTimeout(now)
+		p.drain(i)
+	}
+	return true
 }
 
 // Registered is how many peers are registered, and how often one has been.
