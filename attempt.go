@@ -17,12 +17,14 @@ import (
 type attemptID [8]byte
 
 const (
-	linkTimeout   = 10 * time.Second // a handshake
 	answerTimeout = 8 * time.Second  // the offer went out, the peer said nothing
 	attemptLife   = 30 * time.Second // an attempt that brought nothing is forgotten
-	maxAnswers    = 1024             // attempts of others, at once
-	maxBlind      = 64               // of them, those that send where nobody has answered
-	maxBlindPeer  = 4                // and those of one peer
+	// A handshake through the packet relay: several round trips to the far side
+	// of the world, with repetitions.
+	packetDialTimeout = 4 * time.Second
+	maxAnswers        = 1024 // attempts of others, at once
+	maxBlind          = 64   // of them, those that send where nobody has answered
+	maxBlindPeer      = 4    // and those of one peer
 )
 
 // attempt is one exchange of candidates with a peer and what comes of it: a
@@ -146,7 +148,7 @@ const maxPacketDials = 4
 func (c *control) dialRelay(a *attempt, server netip.AddrPort) {
 	a.relaying = true
 	to := c.n.socket.AddRelay(a.relay, server)
-	ctx, cancel := context.WithCancel(a.session.handshake)
+	ctx, cancel := context.WithTimeout(a.session.handshake, packetDialTimeout)
 	d, earlier := &a.packets, a.packets.cancel
 	d.cancel = func() {
 		cancel()
@@ -334,10 +336,17 @@ func (c *control) failAttempt(a *attempt, err error) {
 	}
 }
 
-// relayFailed is called when no link through the relay came about.
+// relayFailed is called when no link through the relay came about. The next
+// attempt tries the other kind of relay: a network may let small datagrams
+// through, and so a registration, but not large ones.
 func (c *control) relayFailed(now time.Time, a *attempt, err error) {
 	c.n.emit(Event{Type: EventAttempt, Peer: a.peer, Technique: "relay", Result: "failed", Reason: err.Error()})
-	if w := c.watched[a.session]; w != nil && w.current == a && !a.session.linked() {
+	w := c.watched[a.session]
+	if w == nil || w.current != a {
+		return
+	}
+	w.streamsOnly = a.kinds&rendezvous.PacketRelay != 0 && len(c.tcpPlaces()) > 0
+	if !a.session.linked() {
 		w.current, w.nextTry = nil, now.Add(w.backoff)
 	}
 }

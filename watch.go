@@ -21,6 +21,7 @@ type watch struct {
 	s             *session
 	relay, direct int // links that stand
 	hadLink       bool
+	streamsOnly   bool // the packet relay did not work last time
 
 	current *attempt // the latest of ours
 	nextTry time.Time
@@ -40,6 +41,9 @@ func (c *control) watchSession(now time.Time, s *session) *watch {
 func (w *watch) missing(cfg *Config) (kinds rendezvous.Kinds) {
 	if w.relay == 0 && !cfg.DirectOnly {
 		kinds |= rendezvous.PacketRelay | rendezvous.StreamRelay
+		if w.streamsOnly {
+			kinds &^= rendezvous.PacketRelay
+		}
 	}
 	if w.direct == 0 && !cfg.RelayOnly {
 		kinds |= rendezvous.Direct
