@@ -37,8 +37,17 @@ func TestServerKilled(t *testing.T) {
 // TestServerRestarted: idle listeners are registered again within 5 s of the
 // server's coming back, and can be connected to, though nobody tells them.
 func TestServerRestarted(t *testing.T) {
+	for _, blocked := range []bool{false, true} {
+		t.Run(map[bool]string{false: "UDP", true: "UDP blocked"}[blocked], func(t *testing.T) {
+			top := scenario.TwoHomes(scenario.PortRestricted, scenario.PortRestricted)
+			top.Gateways[0].NAT.BlockUDP, top.Gateways[1].NAT.BlockUDP = blocked, blocked
+			testServerRestarted(t, newWorld(t, top))
+		})
+	}
+}
+
+func testServerRestarted(t *testing.T, w *world) {
 	const limit = 5 * time.Second
-	w := twoHomes(t)
 	listeners := []*process{w.listen("a", "--keep"), w.listen("b", "--keep")}
 	<-time.After(2 * time.Second) // idle
 	w.serve.kill()
@@ -55,9 +64,7 @@ func TestServerRestarted(t *testing.T) {
 		from, to := []string{"b", "a"}[i], []string{"a", "b"}[i]
 		c := w.bodkin(from, "connect", "--json", "--key", w.key("second "+from), w.id(to))
 		talk(t, c, l, "after the restart")
-		c.stdin.Close()
-		c.stdout.Close()
-		c.cmd.Process.Kill()
+		c.kill()
 	}
 }
 
