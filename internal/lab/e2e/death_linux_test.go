@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 // TestServerKilled: once the direct path stands the server is not needed.
 func TestServerKilled(t *testing.T) {
+	t.Parallel()
 	w := twoHomes(t)
 	b := w.listen("b")
 	got := hashOf(b.stdout)
@@ -37,8 +37,10 @@ func TestServerKilled(t *testing.T) {
 // TestServerRestarted: idle listeners are registered again within 5 s of the
 // server's coming back, and can be connected to, though nobody tells them.
 func TestServerRestarted(t *testing.T) {
+	t.Parallel()
 	for _, blocked := range []bool{false, true} {
 		t.Run(map[bool]string{false: "UDP", true: "UDP blocked"}[blocked], func(t *testing.T) {
+			t.Parallel()
 			top := scenario.TwoHomes(scenario.PortRestricted, scenario.PortRestricted)
 			top.Gateways[0].NAT.BlockUDP, top.Gateways[1].NAT.BlockUDP = blocked, blocked
 			testServerRestarted(t, newWorld(t, top))
@@ -74,6 +76,7 @@ func TestListenKilled(t *testing.T)  { testKilled(t, "listen") }
 func TestConnectKilled(t *testing.T) { testKilled(t, "connect") }
 
 func testKilled(t *testing.T, victim string) {
+	t.Parallel()
 	const limit = 10 * time.Second
 	for _, path := range []string{"direct", "relay", "stream relay"} {
 		for _, sending := range []bool{false, true} {
@@ -126,7 +129,7 @@ func testKilled(t *testing.T, victim string) {
 				}
 				t.Logf("exit code %d after %v: %q", code, took.Round(time.Millisecond), errors)
 				if code == 0 || took > limit || len(errors) != 1 {
-					t.Error(fmt.Sprintf("want an exit code other than 0 and one error line within %v", limit))
+					t.Errorf("want an exit code other than 0 and one error line within %v", limit)
 				}
 			})
 		}

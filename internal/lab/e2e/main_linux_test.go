@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -15,6 +17,14 @@ import (
 var scratch string
 
 func TestMain(m *testing.M) {
+	// Most tests wait more than they work: let more of them run at once than
+	// there are processors, unless the command line says how many.
+	flag.Parse()
+	byHand := false
+	flag.Visit(func(f *flag.Flag) { byHand = byHand || f.Name == "test.parallel" })
+	if !byHand {
+		flag.Set("test.parallel", fmt.Sprint(2*runtime.GOMAXPROCS(0)))
+	}
 	var err error
 	if scratch, err = os.MkdirTemp("", "bodkin-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -15,6 +15,7 @@ import (
 // path, back when that is cut, and up again when it is restored. Not a byte is
 // lost, repeated or reordered.
 func TestMoves(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
@@ -58,7 +59,10 @@ func TestMoves(t *testing.T) {
 			for _, p := range b.paths() {
 				kinds = append(kinds, p.Kind)
 			}
-			if want := "[relay direct relay direct]"; fmt.Sprint(kinds) != want {
+			if kinds[0] == "relay" { // else the direct path's first packets overtook the relay's
+				kinds = kinds[1:]
+			}
+			if want := "[direct relay direct]"; fmt.Sprint(kinds) != want {
 				t.Errorf("b used %v, want %v", kinds, want)
 			}
 		})

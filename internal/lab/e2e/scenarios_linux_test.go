@@ -11,6 +11,7 @@ import (
 // TestScenarios runs the table over the kernel's NATs. The outcomes are those
 // of virtual time: it is the same table.
 func TestScenarios(t *testing.T) {
+	t.Parallel()
 	for _, c := range scenario.Cases() {
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()

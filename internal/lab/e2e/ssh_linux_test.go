@@ -19,6 +19,7 @@ const sshAddr = "127.0.0.1:2222" // on host b
 
 // TestSSH: OpenSSH's client reaches OpenSSH's server through the command.
 func TestSSH(t *testing.T) {
+	t.Parallel()
 	netns.Need(t)
 	programs := map[string]string{}
 	for _, name := range []string{"sshd", "ssh", "scp", "ssh-keygen"} {

@@ -17,6 +17,7 @@ import (
 // TestStranger: on the private address that b has in his home, a's home has
 // somebody else, who answers everything.
 func TestStranger(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, scenario.SameAddresses(scenario.PortRestricted, scenario.PortRestricted))
 	private := w.lab.Host("stranger").Addr(true)
 	answered := babble(t, w, "stranger")

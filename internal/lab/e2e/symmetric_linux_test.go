@@ -9,6 +9,7 @@ import (
 // TestSymmetric: both NATs choose a random port for every remote endpoint.
 // There is nothing to aim at; the relay carries, and everything ends well.
 func TestSymmetric(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, scenario.TwoHomes(scenario.Symmetric, scenario.Symmetric))
 	b := w.listen("b")
 	got := hashOf(b.stdout)

@@ -10,7 +10,7 @@ import (
 
 const (
 	hundredMB     = 100_000_000
-	transferLimit = 100 * time.Second
+	transferLimit = 3 * time.Minute
 	// overhead is what may cross the server beside the relayed stream: keep-alives,
 	// the relay link's own, and what was on its way when the path changed.
 	overhead = 100_000
