@@ -53,7 +53,7 @@ func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 		return
 	}
 	a := &attempt{id: offer.Attempt, relay: e.Relay, peer: offer.From, about: offer.Session, kinds: e.Kinds, key: offer.Key,
-		began: now, until: now.Add(attemptLife), asked: true, answered: true, ways: make(map[netip.AddrPort]punch.Technique)}
+		began: now, until: now.Add(attemptLife), asked: true, answered: true, ways: make(map[netip.AddrPort]punch.Technique), direct: make(map[netip.AddrPort]*directDial)}
 	c.attempts[a.id], c.relays[a.relay] = a, a
 	known := c.n.admit(a.peer, a.about)
 	answer := signal.Signal{Type: signal.Answer, Flags: c.flags(), Attempt: a.id, Session: a.about}
@@ -73,6 +73,9 @@ func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 	}
 	if known == newcomer {
 		c.n.emit(Event{Type: EventRequest, Peer: a.peer})
+	}
+	if c.n.cfg.DirectOnly {
+		a.kinds &^= rendezvous.PacketRelay | rendezvous.StreamRelay
 	}
 	if a.kinds&rendezvous.PacketRelay != 0 {
 		c.n.socket.AddRelay(a.relay, u.server)
@@ -186,6 +189,9 @@ func (c *control) signalled(now time.Time, e rendezvous.Signalled) {
 		c.failAttempt(a, &Error{Code: PeerRefused, Remote: true, Text: "the peer does not accept this connection",
 			Hint: "check that `bodkin listen` runs there, and that its --allow names this machine: " + c.n.ID().String()})
 		return
+	}
+	if answer.Flags&signal.DirectOnly != 0 {
+		c.stopPacketRelay(a) // nobody takes it there
 	}
 	if answer.Flags&signal.RelayOnly != 0 {
 		c.stopPunch(a, "the peer uses the relay only")

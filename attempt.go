@@ -3,6 +3,8 @@ package bodkin
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -51,24 +53,24 @@ type attempt struct {
 	answered bool
 	refused  bool
 
-	punch  *punch.Machine
-	failed error // why there will be no direct path
-	direct directState
-	ways   map[netip.AddrPort]punch.Technique // how a direct path to there came about
+	punch     *punch.Machine
+	failed    error // why there will be no direct path
+	direct    map[netip.AddrPort]*directDial
+	nominated netip.AddrPort                     // full-size packets went both ways there
+	ways      map[netip.AddrPort]punch.Technique // how a direct path to there came about
 }
 
-// directState follows the direct link of an attempt.
-type directState struct {
-	remote netip.AddrPort // of the link, or of the one being made
-	proved bool           // the punch machine let full-size packets through both ways
-	link   link.Link      // handshake done; joins the session once proved
+// directDial is the direct link to an endpoint that answers checks.
+type directDial struct {
+	link   link.Link // handshake done; joins the session once the path is nominated
 	joined bool
+	spare  bool // not wanted any more
 }
 
 // offer begins an attempt for a session.
 func (c *control) offer(now time.Time, s *session, kinds rendezvous.Kinds) *attempt {
 	a := &attempt{peer: s.peer, offerer: true, session: s, about: s.id, kinds: kinds, began: now,
-		until: now.Add(attemptLife), ways: make(map[netip.AddrPort]punch.Technique)}
+		until: now.Add(attemptLife), ways: make(map[netip.AddrPort]punch.Technique), direct: make(map[netip.AddrPort]*directDial)}
 	rand.Read(a.id[:])
 	rand.Read(a.relay[:])
 	rand.Read(a.key[:])
@@ -252,8 +254,11 @@ func openStreamRelay(conn net.Conn, preface []byte) error {
 		return err
 	}
 	var status [1]byte
-	if _, err := conn.Read(status[:]); err != nil {
+	if _, err := io.ReadFull(conn, status[:]); err != nil {
 		return err
+	}
+	if status[0] != 0 {
+		return fmt.Errorf("the server's stream relay says %#x", status[0])
 	}
 	return nil
 }
@@ -281,8 +286,8 @@ func (c *control) flags() (f signal.Flags) {
 // candidates are the endpoints the peer may try: the host's addresses and the
 // one that the server sees.
 func (c *control) candidates(kinds rendezvous.Kinds) []signal.Candidate {
-	if kinds&rendezvous.Direct == 0 {
-		return nil
+	if kinds&rendezvous.Direct == 0 || c.n.cfg.RelayOnly {
+		return nil // whatever kinds the server says are possible
 	}
 	var all []signal.Candidate
 	add := func(kind signal.Kind, at netip.AddrPort) {
@@ -317,9 +322,8 @@ func (c *control) forget(a *attempt) {
 	for _, u := range c.uplinks() {
 		u.client.StopConnect(a.relay)
 	}
-	if a.direct.link != nil && !a.direct.joined {
-		a.direct.link.Close("not needed")
-	}
+	a.nominated = netip.AddrPort{}
+	a.closeSpare("not needed")
 }
 
 // failAttempt ends an attempt of ours. A session that never had a link fails

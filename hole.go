@@ -100,12 +100,10 @@ func (c *control) punchEvent(now time.Time, a *attempt, e punch.Event) {
 		c.dialDirect(a, e.Remote)
 	case punch.PathUp:
 		a.ways[e.Remote] = e.Technique
-		a.direct.proved = true
 		c.n.emit(Event{Type: EventAttempt, Peer: a.peer, Technique: string(e.Technique), Result: "ok", Reason: fmt.Sprintf("%v answers, round trip %v", e.Remote, e.RTT.Round(time.Microsecond))})
 		if a.offerer {
-			if a.direct.remote != e.Remote {
-				c.dialDirect(a, e.Remote)
-			}
+			a.nominated = e.Remote
+			c.dialDirect(a, e.Remote)
 			c.joinDirect(a)
 		}
 	case punch.PathLimited:
@@ -138,10 +136,8 @@ func explainFailed(e punch.Failed) string {
 // noHole is the end of an attempt's hole punching without a path.
 func (c *control) noHole(a *attempt, technique, why string) {
 	a.failed = errors.New(why)
-	if a.direct.link != nil && !a.direct.joined {
-		a.direct.link.Close("no path")
-		a.direct = directState{}
-	}
+	a.nominated = netip.AddrPort{}
+	a.closeSpare("no path")
 	c.n.emit(Event{Type: EventAttempt, Peer: a.peer, Technique: technique, Result: "failed", Reason: why})
 	if w := c.watched[a.session]; a.offerer && w != nil {
 		w.noHole(time.Now())
@@ -151,41 +147,68 @@ func (c *control) noHole(a *attempt, technique, why string) {
 	}
 }
 
+// maxDirectDials bounds the handshakes of one attempt on paths that answer.
+const maxDirectDials = 4
+
 // dialDirect begins the QUIC handshake on a path that answers, while the
 // full-size packets are still on their way.
 func (c *control) dialDirect(a *attempt, to netip.AddrPort) {
-	if !a.offerer || a.direct.remote == to {
+	if !a.offerer || a.direct[to] != nil || len(a.direct) >= maxDirectDials {
 		return
 	}
-	if a.direct.link != nil && !a.direct.joined {
-		a.direct.link.Close("a better path was found")
-	}
-	a.direct = directState{remote: to, proved: a.direct.proved}
+	d := &directDial{}
+	a.direct[to] = d
 	c.n.dialLink(func() (link.Link, error) {
 		return c.n.direct.Dial(a.session.handshake, net.UDPAddrFromAddrPort(to), a.peer)
 	}, func(now time.Time, l link.Link, err error) {
 		switch {
-		case err != nil && a.direct.remote == to:
-			a.direct = directState{}
-			c.noHole(a, string(a.ways[to]), "the handshake failed: "+err.Error())
-		case err != nil:
-		case a.direct.remote != to: // another path was nominated meanwhile
-			l.Close("a better path was found")
-		default:
-			a.direct.link = l
+		case d.spare:
+			if l != nil {
+				l.Close("another path was chosen")
+			}
+		case err == nil:
+			d.link = l
 			c.joinDirect(a)
+		default:
+			delete(a.direct, to)
+			if to == a.nominated {
+				c.noHole(a, string(a.ways[to]), "the handshake failed: "+err.Error())
+			}
 		}
 	})
 }
 
-// joinDirect gives the direct link to the session once both the handshake is
-// done and full-size packets went both ways.
+// joinDirect gives the link on the nominated path to the session once its
+// handshake is done: full-size packets went both ways there.
 func (c *control) joinDirect(a *attempt) {
-	if a.direct.link == nil || !a.direct.proved || a.direct.joined {
+	d := a.direct[a.nominated]
+	if d == nil || d.link == nil || d.joined {
 		return
 	}
-	a.direct.joined = true
-	a.session.join(a.direct.link, c.directPath(a.direct.remote, a.ways[a.direct.remote]), a.id)
+	d.joined = true
+	a.session.join(d.link, c.directPath(a.nominated, a.ways[a.nominated]), a.id)
+	a.closeSpare("another path was chosen")
+}
+
+// closeSpare ends the handshakes, and the links that came of them, on all
+// paths but the nominated one and those that the session has.
+func (a *attempt) closeSpare(why string) {
+	for to, d := range a.direct {
+		if to == a.nominated || d.joined {
+			continue
+		}
+		d.spare = true
+		delete(a.direct, to)
+		if d.link != nil {
+			d.link.Close(why)
+		}
+	}
+}
+
+// carried tells whether the attempt brought a direct link.
+func (a *attempt) carried() bool {
+	d := a.direct[a.nominated]
+	return d != nil && d.joined
 }
 
 func (c *control) directPath(remote netip.AddrPort, technique punch.Technique) Path {

@@ -32,6 +32,10 @@ func (n *Node) acceptLinks(q *link.QUIC) {
 			at := to.AddrPort()
 			path = n.ctl.directPath(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), "")
 		}
+		if n.cfg.RelayOnly && path.Kind == Direct || n.cfg.DirectOnly && path.Kind == Relay {
+			l.Close("not over this kind of path")
+			continue
+		}
 		if !n.spawn(func() { n.receiveLink(l, path) }) {
 			l.Close("closing")
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/link"
+	"github.com/bodkin-net/bodkin/internal/machine/punch"
 	machine "github.com/bodkin-net/bodkin/internal/machine/session"
 	"github.com/bodkin-net/bodkin/internal/wire/frame"
 )
@@ -70,6 +71,12 @@ func (n *Node) session(id sessionID) *session {
 // rank orders links: the session goes over the highest.
 func rank(p Path) int {
 	switch {
+	case p.Technique == string(punch.LAN):
+		return 6
+	case p.Technique == string(punch.IPv6):
+		return 5
+	case p.Technique == string(punch.Punch):
+		return 4
 	case p.Kind == Direct:
 		return 3
 	case p.Transport == "udp":
@@ -347,13 +354,13 @@ func (s *session) finish(err error) {
 		return
 	}
 	s.err = err
-	close(s.done)
 	if s.timer != nil {
 		s.timer.Stop()
 	}
 	for _, sl := range s.links {
-		go sl.Close("the session is over")
+		s.n.partings.Go(func() { sl.Close("the session is over") })
 	}
+	close(s.done)
 	s.cancel()
 	s.n.mu.Lock()
 	delete(s.n.sessions, s.id)

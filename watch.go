@@ -114,7 +114,7 @@ func (w *watch) busy() bool {
 	if w.hadLink && w.relay+w.direct == 0 {
 		return false // do not wait for an old attempt while there is nothing
 	}
-	return !a.answered || a.relaying && w.relay == 0 || a.punch != nil && !a.direct.joined
+	return !a.answered || a.relaying && w.relay == 0 || a.punch != nil && !a.carried()
 }
 
 // lost says why a session that has no link is over, or nil while there is hope.
