@@ -19,7 +19,7 @@ func (a RelayAddr) String() string { return "relay:" + hex.EncodeToString(a.ID[:
 
 const (
 	relayQueueLen = 512
-	maxRoutes     = 8192
+	maxLearnt     = 1024 // routes that nobody asked for
 	packetLen     = 1500
 )
 
@@ -31,9 +31,17 @@ type relayConn struct {
 	once  sync.Once
 
 	mu       sync.RWMutex
-	routes   map[relay.ID]netip.AddrPort
+	routes   map[relay.ID]route
 	server   netip.AddrPort // may bring packets of relays not added yet
+	learnt   [maxLearnt]relay.ID
+	next     int // of learnt to give way
 	deadline deadline
+}
+
+// route is where a relay's packets come from and go to.
+type route struct {
+	server netip.AddrPort
+	users  int // who added it and did not remove it; 0: learnt from a packet
 }
 
 type relayed struct {
@@ -49,7 +57,7 @@ func newRelayConn(s *Socket) *relayConn {
 		s:        s,
 		queue:    make(chan relayed, relayQueueLen),
 		done:     make(chan struct{}),
-		routes:   make(map[relay.ID]netip.AddrPort),
+		routes:   make(map[relay.ID]route),
 		deadline: deadline{expired: make(chan struct{})},
 	}
 }
@@ -57,35 +65,47 @@ func newRelayConn(s *Socket) *relayConn {
 func (c *relayConn) add(id relay.ID, server netip.AddrPort) RelayAddr {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.routes[id] = server
+	c.routes[id] = route{server, c.routes[id].users + 1}
 	return RelayAddr{id}
 }
 
 func (c *relayConn) remove(id relay.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.routes, id)
+	r, ok := c.routes[id]
+	if r.users--; r.users > 0 {
+		c.routes[id] = r
+	} else if ok {
+		delete(c.routes, id)
+	}
 }
 
 func (c *relayConn) route(id relay.ID) netip.AddrPort {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.routes[id]
+	return c.routes[id].server
 }
 
 // comesFrom tells whether packets of the relay may come from there. The first
 // of a relay often overtakes the request that announces it, on the way here or
-// inside this program; its server's word is enough to take it.
+// inside this program; its server's word is enough to take it. The server's
+// address can be forged, so what is learnt this way has a place for a while
+// only: the oldest gives way, and those that were added are not concerned.
 func (c *relayConn) comesFrom(id relay.ID, from netip.AddrPort) bool {
 	if server := c.route(id); server.IsValid() {
 		return server == from
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.server != from || len(c.routes) >= maxRoutes {
+	if c.server != from {
 		return false
 	}
-	c.routes[id] = from
+	if old := c.learnt[c.next]; c.routes[old].users == 0 {
+		delete(c.routes, old)
+	}
+	c.learnt[c.next] = id
+	c.next = (c.next + 1) % maxLearnt
+	c.routes[id] = route{from, c.routes[id].users}
 	return true
 }
 

@@ -47,6 +47,7 @@ type Socket struct {
 	h      Handler
 	close  func() error
 
+	deaf    atomic.Bool // to QUIC
 	dropped atomic.Uint64
 }
 
@@ -76,8 +77,9 @@ func (s *Socket) QUIC() net.PacketConn { return s.quic }
 // leave; its addresses are RelayAddr.
 func (s *Socket) Relay() net.PacketConn { return s.relays }
 
-// AddRelay makes packets of the relay id flow through server, and returns the
-// address that stands for the peer at its other end.
+// AddRelay makes packets of the relay id flow through server, until RemoveRelay
+// was called as many times, and returns the address that stands for the peer at
+// its other end.
 func (s *Socket) AddRelay(id relay.ID, server netip.AddrPort) RelayAddr {
 	return s.relays.add(id, unmap(server))
 }
@@ -93,8 +95,12 @@ func (s *Socket) TrustRelays(server netip.AddrPort) {
 // no such relay.
 func (s *Socket) RelayServer(id [8]byte) netip.AddrPort { return s.relays.route(id) }
 
-// RemoveRelay forgets a relay; its packets are dropped from now on.
+// RemoveRelay takes one AddRelay back. After the last the relay is forgotten.
 func (s *Socket) RemoveRelay(id relay.ID) { s.relays.remove(id) }
+
+// RefuseQUIC drops what comes for QUIC() from now on: nobody is to learn by
+// asking what this socket is, nor to connect to it but through a relay.
+func (s *Socket) RefuseQUIC() { s.deaf.Store(true) }
 
 // LocalAddr is the address of the socket underneath.
 func (s *Socket) LocalAddr() net.Addr { return s.pc.LocalAddr() }
@@ -118,7 +124,7 @@ func (s *Socket) Close() error { return s.close() }
 
 // keep delivers a datagram that is not QUIC's and tells whether it is.
 func (s *Socket) keep(from net.Addr, b []byte) bool {
-	if len(b) > 0 && b[0] >= firstQUIC {
+	if len(b) > 0 && b[0] >= firstQUIC && !s.deaf.Load() {
 		return true
 	}
 	s.deliver(from, b)
