@@ -2,6 +2,7 @@ package bodkin_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/bodkin-net/bodkin"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/sim"
 	"github.com/bodkin-net/bodkin/internal/server"
 	"github.com/bodkin-net/bodkin/internal/wire/rendezvous"
 )
@@ -102,6 +104,46 @@ func TestRequestTwoWays(t *testing.T) {
 		// three trips A-S-B for the request, the relay and TLS in it.
 		if d, path := time.Since(start), conn.Path(); path.Transport != "tcp" || d > 2*time.Second {
 			t.Errorf("path in use is %v after %v, want a stream relay", path, d)
+		}
+	})
+}
+
+// TestRegisteredAgain: a node that the restarted server does not know tells that
+// it does again, though it never missed the server.
+func TestRegisteredAgain(t *testing.T) {
+	virtual(t, scenario.TwoHomes(scenario.PortRestricted, scenario.PortRestricted), 1, func(t *testing.T, w *world) {
+		a := w.node("a")
+		defer a.Close()
+		ready(t, a)
+		w.stop()
+		w.serve()
+		for range 2 {
+			select {
+			case e := <-a.events:
+				if e.Type != bodkin.EventRegistered {
+					t.Errorf("event %+v, want registered", e)
+				}
+			case <-time.After(20 * time.Second): // the keep-alive finds it out
+				t.Fatal("not registered again")
+			}
+		}
+	})
+}
+
+// TestCallerLost: the one who was called knows as soon as the other would that
+// the peer is gone, though nothing makes him talk to the server.
+func TestCallerLost(t *testing.T) {
+	pair(t, twoHomes, nil, func(t *testing.T, w *world, ca, cb *bodkin.Conn) {
+		waitPath(t, ca, bodkin.Direct)
+		for range 10 { // at any point between two keep-alives
+			time.Sleep(1700 * time.Millisecond)
+			exchange(t, ca, cb, 100)
+		}
+		w.net.Cut(sim.Rule{A: scenario.GatewayAAddr})
+		start := time.Now()
+		_, err := cb.Read(make([]byte, 1))
+		if took := time.Since(start); !errors.Is(err, bodkin.PeerLost) || took > 10*time.Second {
+			t.Errorf("after %v: %v", took, err)
 		}
 	})
 }
