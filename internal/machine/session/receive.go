@@ -98,7 +98,7 @@ func (m *Machine) CloseRead(id StreamID) error {
 
 func (m *Machine) discard(s *stream) {
 	h := &s.recv
-	h.ended = true
+	h.ended, s.send.told = true, true
 	m.complete(s)
 	m.recount(s, func() { h.read = h.received })
 	h.buf.trim(&m.pool, h.read, h.received)

@@ -19,6 +19,8 @@ type sendHalf struct {
 	resetSent bool   // on this lane
 	code      uint64
 	done      bool // the peer wants nothing more of it
+	refused   bool // and did not take all that was written
+	told      bool // the user knows
 	lost      bool // the session ended before the peer had all
 }
 
@@ -119,6 +121,10 @@ func (m *Machine) Flushed(id StreamID) (bool, error) {
 		return false, ErrWriteClosed
 	case s.send.lost:
 		return false, m.over()
+	case s.send.refused:
+		s.send.told = true
+		m.settle(s)
+		return false, ErrStopped
 	case s.send.flushed():
 		return true, nil
 	}
@@ -139,6 +145,7 @@ func (m *Machine) acknowledged(s *stream, received, limit uint64, done bool) (br
 	}
 	if done && !h.done {
 		h.done = true
+		h.refused = h.acked < h.written && !h.reset
 		s.due &^= dueFin | dueReset
 		m.release(s, h.written)
 		m.wakeWriter(s)

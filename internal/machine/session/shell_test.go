@@ -1,6 +1,8 @@
 package session
 
 import (
+	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -155,5 +157,37 @@ func TestDoubt(t *testing.T) {
 	}
 	if took := w.now.Sub(start); took != pingOpen+doubtAfter+deadAfter {
 		t.Errorf("both links were known dead after %v", took)
+	}
+}
+
+// A peer that stops reading has not taken what was written, however the stream
+// ends, and the writer is told so.
+func TestFlushedRefused(t *testing.T) {
+	w := newTwo(t)
+	if _, err := w.a.Write(w.id, make([]byte, 3*initialWindow)); err != nil {
+		t.Fatal(err)
+	}
+	w.a.CloseWrite(w.id)
+	w.exchange(1)
+	w.a.Flushed(w.id)
+	id, ok := w.b.Accept()
+	if !ok {
+		t.Fatal("no stream")
+	}
+	w.b.CloseRead(id)
+	w.b.CloseWrite(id)
+	w.exchange(1)
+	if n := woken(w.a, WakeFlush); n != 1 {
+		t.Errorf("%d wakes", n)
+	}
+	if _, err := w.a.Read(w.id, make([]byte, 1)); err != io.EOF {
+		t.Errorf("read: %v", err)
+	}
+	if done, err := w.a.Flushed(w.id); done || !errors.Is(err, ErrStopped) {
+		t.Errorf("flushed %v, %v", done, err)
+	}
+	w.exchange(1)
+	if n := w.a.Stats().Streams; n != 0 {
+		t.Errorf("%d streams are kept after the user was told", n)
 	}
 }

@@ -163,7 +163,8 @@ func (m *Machine) settle(s *stream) {
 // retire forgets s when both ends know that both directions are over and the
 // user has seen it.
 func (m *Machine) retire(s *stream) {
-	if !s.send.done || !(s.send.fin || s.send.reset) || !s.recv.done || !s.recv.ended || s.due != 0 {
+	if !s.send.done || !(s.send.fin || s.send.reset) || !s.recv.done || !s.recv.ended || s.due != 0 ||
+		s.send.refused && !s.send.told {
 		return
 	}
 	s.retired = true
