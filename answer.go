@@ -43,17 +43,19 @@ func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 		}
 		return
 	}
-	answers, blind, blindPeer := c.answering(e.Requester)
-	if answers >= maxAnswers {
+	load := c.answering(e.Requester)
+	if load.taken >= maxAnswers || load.refused >= maxRefused || load.peer >= maxAnswersPeer {
 		return
 	}
 	offer, err := signal.Open(c.n.cfg.Key, e.Sealed)
-	if err != nil || offer.Type != signal.Offer || offer.From != e.Requester || !c.seen.first(offer.Attempt) {
+	if err != nil || offer.Type != signal.Offer || offer.From != e.Requester ||
+		c.attempts[offer.Attempt] != nil || !c.seen.first(offer.Attempt) {
 		c.n.cfg.Log.Debug("request dropped", "from", e.Requester.Short(), "err", err)
 		return
 	}
 	a := &attempt{id: offer.Attempt, relay: e.Relay, peer: offer.From, about: offer.Session, kinds: e.Kinds, key: offer.Key,
 		began: now, until: now.Add(attemptLife), asked: true, answered: true, ways: make(map[netip.AddrPort]punch.Technique), direct: make(map[netip.AddrPort]*directDial)}
+	c.supersede(a)
 	c.attempts[a.id], c.relays[a.relay] = a, a
 	known := c.n.admit(a.peer, a.about)
 	answer := signal.Signal{Type: signal.Answer, Flags: c.flags(), Attempt: a.id, Session: a.about}
@@ -78,35 +80,48 @@ func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 		a.kinds &^= rendezvous.PacketRelay | rendezvous.StreamRelay
 	}
 	if a.kinds&rendezvous.PacketRelay != 0 {
-		c.n.socket.AddRelay(a.relay, u.server)
+		c.route(a, u.server)
 	} else if a.kinds&rendezvous.StreamRelay != 0 {
 		c.streamRelay(a)
 	}
 	// Whoever may ask us could make us send checks to a victim: each attempt has
 	// its budget, and here is how many there may be.
-	if blind >= maxBlind || blindPeer >= maxBlindPeer {
+	if load.blind >= maxBlind || load.blindPeer >= maxBlindPeer {
 		c.stopPunch(a, "too many attempts at once")
 		return
 	}
 	c.startPunch(now, a, offer.Flags, append(offer.Candidates, reflexive(e.Peer)...))
 }
 
-// answering counts the attempts of others: all, those whose checks nobody has
-// answered yet, and of these the ones of a peer.
-func (c *control) answering(peer ID) (all, blind, blindPeer int) {
+// answerLoad counts attempts of others.
+type answerLoad struct {
+	taken, refused   int
+	peer             int // of one peer, whatever became of them
+	blind, blindPeer int // whose checks nobody has answered yet: all, and those of the peer
+}
+
+// answering counts what this node does for others, and for a peer.
+func (c *control) answering(peer ID) (l answerLoad) {
 	for _, a := range c.attempts {
 		if a.offerer {
 			continue
 		}
-		all++
+		if a.peer == peer {
+			l.peer++
+		}
+		if a.refused {
+			l.refused++
+			continue
+		}
+		l.taken++
 		if a.punch != nil && len(a.ways) == 0 {
-			blind++
+			l.blind++
 			if a.peer == peer {
-				blindPeer++
+				l.blindPeer++
 			}
 		}
 	}
-	return all, blind, blindPeer
+	return l
 }
 
 // reflexive is the candidate that the server vouches for.
@@ -141,7 +156,8 @@ func (c *control) connected(now time.Time, u *uplink, e rendezvous.Connected) {
 		c.failAttempt(a, refusedByServer(e.Status))
 		return
 	case rendezvous.StatusNoAnswer:
-		u.up = false
+		u.up = false // until it has registered again
+		u.client.Start(now)
 		c.failAttempt(a, c.unreachable())
 		return
 	default:

@@ -13,6 +13,7 @@ import (
 	"github.com/bodkin-net/bodkin/internal/link"
 	"github.com/bodkin-net/bodkin/internal/machine/punch"
 	"github.com/bodkin-net/bodkin/internal/machine/rendezvous"
+	"github.com/bodkin-net/bodkin/internal/netio"
 	"github.com/bodkin-net/bodkin/internal/wire/signal"
 )
 
@@ -25,7 +26,9 @@ const (
 	// of the world, with repetitions.
 	packetDialTimeout = 4 * time.Second
 	maxAnswers        = 1024 // attempts of others, at once
-	maxBlind          = 64   // of them, those that send where nobody has answered
+	maxRefused        = 256  // and those of peers that may not connect
+	maxAnswersPeer    = 64   // of one peer
+	maxBlind          = 64   // of all, those that send where nobody has answered
 	maxBlindPeer      = 4    // and those of one peer
 )
 
@@ -49,6 +52,8 @@ type attempt struct {
 	uplink   *uplink
 	detours  int  // uplinks it was asked through before this one
 	relaying bool // a relay link stands or is being made
+	relayed  bool // it came about
+	routed   bool // packets of the relay are let in, and have a way out
 	packets  packetDials
 	answered bool
 	refused  bool
@@ -74,6 +79,7 @@ func (c *control) offer(now time.Time, s *session, kinds rendezvous.Kinds) *atte
 	rand.Read(a.id[:])
 	rand.Read(a.relay[:])
 	rand.Read(a.key[:])
+	c.supersede(a)
 	c.attempts[a.id], c.relays[a.relay] = a, a
 	own, err := signal.Seal(c.n.cfg.Key, a.peer, signal.Signal{Type: signal.Offer, Flags: c.flags(), Attempt: a.id,
 		Session: a.about, Key: a.key, Candidates: c.candidates(a.kinds)})
@@ -129,7 +135,8 @@ func (c *control) requestLeft(now time.Time, u *uplink, id rendezvous.RelayID) {
 		return
 	}
 	a.asked = true
-	if u == c.udp && a.kinds&rendezvous.PacketRelay != 0 && !a.granted && a.packets.begun < maxPacketDials {
+	d := &a.packets
+	if u == c.udp && a.kinds&rendezvous.PacketRelay != 0 && !a.granted && !d.done && d.begun < maxPacketDials {
 		c.dialRelay(a, u.server)
 	}
 }
@@ -149,7 +156,7 @@ const maxPacketDials = 4
 // dialRelay begins a QUIC handshake through the packet relay.
 func (c *control) dialRelay(a *attempt, server netip.AddrPort) {
 	a.relaying = true
-	to := c.n.socket.AddRelay(a.relay, server)
+	to := c.route(a, server)
 	ctx, cancel := context.WithTimeout(a.session.handshake, packetDialTimeout)
 	d, earlier := &a.packets, a.packets.cancel
 	d.cancel = func() {
@@ -166,7 +173,7 @@ func (c *control) dialRelay(a *attempt, server netip.AddrPort) {
 		d.running--
 		switch {
 		case err == nil && !d.done:
-			d.done = true
+			d.done, a.relayed = true, true
 			d.cancel()
 			a.session.join(l, c.relayPath("udp", server), a.id)
 		case err == nil:
@@ -186,7 +193,24 @@ func (c *control) stopPacketRelay(a *attempt) {
 	a.packets.done = true
 	a.packets.cancel()
 	a.relaying = false
-	c.n.socket.RemoveRelay(a.relay)
+	c.unroute(a)
+}
+
+// route opens the packet relay, for as long as the attempt is remembered; each
+// link over it keeps it open for itself.
+func (c *control) route(a *attempt, server netip.AddrPort) netio.RelayAddr {
+	if !a.routed {
+		a.routed = true
+		c.n.socket.AddRelay(a.relay, server)
+	}
+	return netio.RelayAddr{ID: a.relay}
+}
+
+func (c *control) unroute(a *attempt) {
+	if a.routed {
+		a.routed = false
+		c.n.socket.RemoveRelay(a.relay)
+	}
 }
 
 // dialLink runs a handshake outside the control goroutine and brings its end
@@ -238,9 +262,12 @@ func (c *control) streamRelay(a *attempt) {
 			a.relaying = false
 			c.relayFailed(now, a, err)
 		case a.offerer:
+			a.relayed = true
 			a.session.join(l, c.relayPath("tcp", server), a.id)
 		default:
-			n.spawn(func() { n.receiveLink(l, c.relayPath("tcp", server)) })
+			if !n.spawn(func() { n.receiveLink(l, c.relayPath("tcp", server)) }) {
+				l.Close("closing")
+			}
 		}
 	})
 }
@@ -313,6 +340,17 @@ func (c *control) localAddrs() []netip.Addr {
 	return addrs
 }
 
+// supersede ends the hole punching of a session's earlier attempts: their watch
+// over a path that is given up must not end the links of the next.
+func (c *control) supersede(next *attempt) {
+	for _, a := range c.attempts {
+		if a.about == next.about && a.peer == next.peer && next.kinds&rendezvous.Direct != 0 {
+			a.punch = nil
+			a.closeSpare("another attempt began")
+		}
+	}
+}
+
 // forget drops an attempt and whatever of it still runs.
 func (c *control) forget(a *attempt) {
 	delete(c.attempts, a.id)
@@ -322,6 +360,7 @@ func (c *control) forget(a *attempt) {
 	for _, u := range c.uplinks() {
 		u.client.StopConnect(a.relay)
 	}
+	c.unroute(a)
 	a.nominated = netip.AddrPort{}
 	a.closeSpare("not needed")
 }
@@ -349,6 +388,7 @@ func (c *control) relayFailed(now time.Time, a *attempt, err error) {
 	if w == nil || w.current != a {
 		return
 	}
+	w.why = err
 	w.streamsOnly = a.kinds&rendezvous.PacketRelay != 0 && len(c.tcpPlaces()) > 0
 	if !a.session.linked() {
 		w.current, w.nextTry = nil, now.Add(w.backoff)
