@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/punch"
@@ -12,7 +13,9 @@ import (
 )
 
 const (
-	packetQueue  = 1024 // datagrams that wait for the control goroutine
+	packetQueue  = 1024 // checks that wait for the control goroutine
+	messageQueue = 256  // and messages of servers
+	packetBurst  = 64   // checks handled at a time
 	resolveRetry = 3 * time.Second
 )
 
@@ -20,11 +23,13 @@ const (
 // clients and, for each attempt, the hole punching. One goroutine runs it;
 // others hand it packets and functions.
 type control struct {
-	n       *Node
-	packets chan packet
-	calls   chan func(now time.Time)
-	kicked  chan struct{} // of capacity 1: look at the sessions again
-	done    chan struct{}
+	n        *Node
+	packets  chan packet
+	messages chan packet // apart, so that whoever floods us cuts us off from no server
+	servers  atomic.Pointer[[]netip.AddrPort]
+	calls    chan func(now time.Time)
+	kicked   chan struct{} // of capacity 1: look at the sessions again
+	done     chan struct{}
 
 	udp, tcp *uplink // either may be nil: no such place in the server string
 	listens  bool    // peers may ask for this node
@@ -52,6 +57,7 @@ func newControl(n *Node) *control {
 	return &control{
 		n:        n,
 		packets:  make(chan packet, packetQueue),
+		messages: make(chan packet, messageQueue),
 		calls:    make(chan func(time.Time)),
 		kicked:   make(chan struct{}, 1),
 		done:     make(chan struct{}),
@@ -64,8 +70,18 @@ func newControl(n *Node) *control {
 // HandlePacket queues a datagram that is neither QUIC nor relayed. When the
 // queue is full it is lost, and whoever sent it sends again.
 func (c *control) HandlePacket(from netip.AddrPort, b []byte) {
+	queue := c.packets
+	if b[0] == wire.First {
+		if servers := c.servers.Load(); servers == nil || !slices.Contains(*servers, from) {
+			return
+		}
+		queue = c.messages
+	}
+	if len(queue) == cap(queue) {
+		return
+	}
 	select {
-	case c.packets <- packet{from, slices.Clone(b)}:
+	case queue <- packet{from, slices.Clone(b)}:
 	default:
 	}
 }
@@ -92,8 +108,14 @@ func (c *control) run() {
 	for {
 		timer.Reset(c.settle(time.Now()))
 		select {
+		case p := <-c.messages:
+			c.message(time.Now(), p)
 		case p := <-c.packets:
-			c.dispatch(time.Now(), p)
+			now := time.Now()
+			c.check(now, p)
+			for range min(len(c.packets), packetBurst) {
+				c.check(now, <-c.packets)
+			}
 		case f := <-c.calls:
 			f(time.Now())
 		case <-c.kicked:
@@ -248,14 +270,15 @@ func (c *control) registered(now time.Time, u *uplink, e rendezvous.Registered) 
 	}
 }
 
-// dispatch hands a datagram to the machine it is for.
-func (c *control) dispatch(now time.Time, p packet) {
-	if len(p.data) > 0 && p.data[0] == wire.First {
-		if c.udp != nil {
-			c.udp.handle(now, p.from, p.data)
-		}
-		return
+// message hands a rendezvous message to the machine.
+func (c *control) message(now time.Time, p packet) {
+	if c.udp != nil {
+		c.udp.handle(now, p.from, p.data)
 	}
+}
+
+// check hands a STUN message to the attempt it is for.
+func (c *control) check(now time.Time, p packet) {
 	for _, a := range c.attempts {
 		if a.punch != nil && a.punch.HandlePacket(now, p.from, p.data) {
 			return
@@ -330,6 +353,7 @@ func (c *control) resolve() {
 
 func (c *control) begin(now time.Time, udp, tcp []netip.AddrPort) {
 	if len(udp) > 0 {
+		c.servers.Store(&udp)
 		c.udp = c.newUplink("udp", udp)
 		c.udp.client.Start(now)
 	}

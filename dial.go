@@ -48,7 +48,7 @@ func (n *Node) connect(ctx context.Context, peer ID) (*session, error) {
 func (n *Node) sessionTo(peer ID) (s *session, fresh bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ctx.Err() != nil {
+	if n.ending() {
 		return nil, false
 	}
 	for _, s := range n.sessions {

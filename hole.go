@@ -80,12 +80,15 @@ func (c *control) settleAttempt(now time.Time, a *attempt, at func(time.Time)) {
 				Hint: "it may have gone a moment ago; try again in a minute"})
 		}
 	}
+	// A peer that only answers checks, for ever, is no reason to go on.
+	idle := a.punch == nil || !a.offerer && c.n.session(a.about) == nil
+	if idle && a.until.After(now) {
+		at(a.until)
+	} else if idle {
+		c.forget(a)
+		return
+	}
 	if a.punch == nil {
-		if a.until.After(now) {
-			at(a.until)
-		} else {
-			c.forget(a)
-		}
 		return
 	}
 	if t, _ := a.punch.NextTimeout(); !t.IsZero() {
@@ -111,7 +114,7 @@ func (c *control) punchEvent(now time.Time, a *attempt, e punch.Event) {
 	case punch.PathDown:
 		a.punch = nil
 		c.n.emit(Event{Type: EventAttempt, Peer: a.peer, Technique: string(a.ways[e.Remote]), Result: "lost", Reason: string(e.Reason)})
-		if s := c.n.session(a.about); s != nil {
+		if s := c.n.session(a.about); s != nil && s.peer == a.peer {
 			s.dropDirect(e.Remote, string(e.Reason))
 		}
 	case punch.Failed:

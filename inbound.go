@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/link"
@@ -27,13 +29,16 @@ func (n *Node) acceptLinks(q *link.QUIC) {
 		var path Path
 		switch to := l.RemoteAddr().(type) {
 		case netio.RelayAddr:
-			path = n.ctl.relayPath("udp", n.socket.RelayServer(to.ID))
+			server := n.socket.RelayServer(to.ID)
+			n.keepRelay(l, server)
+			path = n.ctl.relayPath("udp", server)
 		case *net.UDPAddr:
 			at := to.AddrPort()
 			path = n.ctl.directPath(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), "")
 		}
 		if n.cfg.RelayOnly && path.Kind == Direct || n.cfg.DirectOnly && path.Kind == Relay {
 			l.Close("not over this kind of path")
+			n.dropRelay(l)
 			continue
 		}
 		if !n.spawn(func() { n.receiveLink(l, path) }) {
@@ -48,6 +53,8 @@ func (n *Node) receiveLink(l link.Link, path Path) {
 	var sl *sessionLink
 	var s *session
 	refused := false
+	n.strangers.enter(l)
+	defer n.strangers.leave(l)
 	timer := time.AfterFunc(helloTimeout, func() { l.Close("no session came of it") })
 	defer timer.Stop()
 	err := l.Receive(func(f frame.Frame) error {
@@ -74,6 +81,7 @@ func (n *Node) receiveLink(l link.Link, path Path) {
 		}
 		s = found
 		timer.Stop()
+		n.strangers.leave(l)
 		return s.handle(sl, &f)
 	})
 	if s != nil {
@@ -81,6 +89,52 @@ func (n *Node) receiveLink(l link.Link, path Path) {
 		return
 	}
 	n.dropRelay(l)
+}
+
+// strangers are the links of peers that have not said yet what for. There is
+// room for a few: the longest silent gives way, first the peer's own.
+type strangers struct {
+	mu    sync.Mutex
+	links []link.Link
+}
+
+const (
+	maxStrangers     = 256
+	maxStrangersPeer = 8
+)
+
+func (s *strangers) enter(l link.Link) {
+	s.mu.Lock()
+	his := 0
+	for _, o := range s.links {
+		if o.Peer() == l.Peer() {
+			his++
+		}
+	}
+	var gone link.Link
+	if his >= maxStrangersPeer || len(s.links) >= maxStrangers {
+		i := slices.IndexFunc(s.links, func(o link.Link) bool { return his < maxStrangersPeer || o.Peer() == l.Peer() })
+		gone = s.links[i]
+		s.links = slices.Delete(s.links, i, i+1)
+	}
+	s.links = append(s.links, l)
+	s.mu.Unlock()
+	if gone != nil {
+		gone.Close("it said nothing, and others wait")
+	}
+}
+
+func (s *strangers) leave(l link.Link) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.links = slices.DeleteFunc(s.links, func(o link.Link) bool { return o == l })
+}
+
+// keepRelay keeps the relay that a link goes over until dropRelay.
+func (n *Node) keepRelay(l link.Link, server netip.AddrPort) {
+	if to, ok := l.RemoteAddr().(netio.RelayAddr); ok {
+		n.socket.AddRelay(to.ID, server)
+	}
 }
 
 // dropRelay forgets the relay that a link went over.
@@ -101,7 +155,7 @@ func (n *Node) sessionOf(peer ID, f *frame.Frame) (*session, uint64) {
 		return s, 0
 	case s != nil, f.Flags&frame.NewSession == 0:
 		return nil, frame.UnknownSession
-	case !n.accepts(peer), !n.room(peer), n.ctx.Err() != nil:
+	case !n.accepts(peer), !n.room(peer), n.ending():
 		return nil, frame.Refused
 	}
 	s = n.newSession(peer, f.Session, false)

@@ -3,7 +3,9 @@ package bodkin
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -25,9 +27,10 @@ type Node struct {
 
 	events *events
 
-	mu       sync.Mutex // never held while another lock is taken
-	sessions map[sessionID]*session
-	listener *Listener
+	mu        sync.Mutex // of other locks only life is taken while it is held
+	sessions  map[sessionID]*session
+	listener  *Listener
+	strangers strangers
 
 	ctx    context.Context // ends when the node closes
 	cancel context.CancelFunc
@@ -35,6 +38,10 @@ type Node struct {
 	life    sync.Mutex // guards the beginning of goroutines against Close
 	closing bool
 	wg      sync.WaitGroup
+
+	// partings are sessions that are over, with a channel that is closed when
+	// goodbye is said on their links. Guarded by mu.
+	partings map[*session]chan struct{}
 }
 
 type sessionID [16]byte
@@ -50,13 +57,14 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, &Error{Code: BadConfig, Text: fmt.Sprintf("cannot open UDP port %d", cfg.Port), Err: err}
 	}
-	n := &Node{cfg: cfg, where: where, sessions: make(map[sessionID]*session), events: newEvents(cfg.Observe)}
+	n := &Node{cfg: cfg, where: where, sessions: make(map[sessionID]*session), partings: make(map[*session]chan struct{}), events: newEvents(cfg.Observe)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.ctl = newControl(n)
 	n.socket = netio.NewSocket(pc, n.ctl)
 	if err := n.openLinks(); err != nil {
 		n.cancel()
 		n.socket.Close()
+		n.events.close()
 		return nil, &Error{Code: BadConfig, Text: "cannot start QUIC on the socket", Err: err}
 	}
 	n.spawn(n.ctl.run)
@@ -76,11 +84,22 @@ func (n *Node) spawn(f func()) bool {
 	return true
 }
 
+// ending tells whether Close has begun. With n.mu held from here until a new
+// session is among the others, Close finds it there.
+func (n *Node) ending() bool {
+	n.life.Lock()
+	defer n.life.Unlock()
+	return n.closing
+}
+
 func (n *Node) openLinks() (err error) {
 	if n.proof, err = link.NewIdentity(n.cfg.Key); err != nil {
 		return err
 	}
 	n.proof.Config.Admit = n.admits
+	if n.cfg.RelayOnly {
+		n.socket.RefuseQUIC()
+	}
 	if n.direct, err = n.proof.QUIC(n.socket.QUIC()); err != nil {
 		return err
 	}
@@ -123,12 +142,14 @@ func (n *Node) Close() error {
 		n.wg.Wait()
 		return nil
 	}
-	for _, s := range n.allSessions() {
+	all := n.allSessions()
+	for _, s := range all {
 		s.close()
 	}
-	for _, s := range n.allSessions() {
+	for _, s := range all {
 		<-s.done
 	}
+	n.awaitPartings() // leaving the server ends the relays
 	n.ctl.bye()
 	n.cancel()
 	n.closeListener()
@@ -138,6 +159,16 @@ func (n *Node) Close() error {
 	n.wg.Wait()
 	n.events.close()
 	return nil
+}
+
+// awaitPartings waits until the links of sessions that are over are closed too.
+func (n *Node) awaitPartings() {
+	n.mu.Lock()
+	partings := slices.Collect(maps.Values(n.partings))
+	n.mu.Unlock()
+	for _, parted := range partings {
+		<-parted
+	}
 }
 
 func (n *Node) closeListener() {

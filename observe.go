@@ -16,6 +16,9 @@ type events struct {
 	done    chan struct{}
 }
 
+// maxEvents bounds what waits for a slow observer: peers can make events.
+const maxEvents = 4096
+
 func newEvents(observe func(Event)) *events {
 	e := &events{observe: observe, wake: make(chan struct{}, 1), end: make(chan struct{}), done: make(chan struct{})}
 	if observe == nil {
@@ -62,6 +65,9 @@ func (n *Node) emit(ev Event) {
 	}
 	ev.Time = time.Now()
 	e.mu.Lock()
+	if len(e.queue) >= maxEvents {
+		e.queue = e.queue[1:] // the observer does not return, or not soon enough
+	}
 	e.queue = append(e.queue, ev)
 	e.mu.Unlock()
 	notify(e.wake)

@@ -3,6 +3,8 @@ package bodkin
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"net/netip"
 	"sync"
 	"time"
@@ -92,9 +94,12 @@ func (s *session) join(l link.Link, path Path, attempt attemptID) {
 		l.Close("the session is over")
 		return
 	}
-	s.n.spawn(func() {
+	s.n.keepRelay(l, path.Remote)
+	if !s.n.spawn(func() {
 		s.down(sl, sl.Receive(func(f frame.Frame) error { return s.handle(sl, &f) }))
-	})
+	}) {
+		l.Close("closing")
+	}
 }
 
 func (s *session) add(l link.Link, path Path, attempt attemptID) *sessionLink {
@@ -357,15 +362,28 @@ func (s *session) finish(err error) {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	for _, sl := range s.links {
-		s.n.partings.Go(func() { sl.Close("the session is over") })
-	}
-	close(s.done)
 	s.cancel()
+	parted := make(chan struct{})
 	s.n.mu.Lock()
 	delete(s.n.sessions, s.id)
+	s.n.partings[s] = parted
 	s.n.mu.Unlock()
+	go s.part(slices.Collect(maps.Values(s.links)), parted)
+	close(s.done)
 	s.n.ctl.kick()
+}
+
+// part says goodbye on the links of a session that is over.
+func (s *session) part(links []*sessionLink, parted chan struct{}) {
+	var wg sync.WaitGroup
+	for _, sl := range links {
+		wg.Go(func() { sl.Close("the session is over") })
+	}
+	wg.Wait()
+	s.n.mu.Lock()
+	delete(s.n.partings, s)
+	s.n.mu.Unlock()
+	close(parted)
 }
 
 // close delivers what was written and ends the session; done tells when.

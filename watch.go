@@ -24,6 +24,7 @@ type watch struct {
 	streamsOnly   bool // the packet relay did not work last time
 
 	current *attempt // the latest of ours
+	why     error    // the last relay did not work; nil if none was tried
 	nextTry time.Time
 	backoff time.Duration
 
@@ -32,7 +33,8 @@ type watch struct {
 
 // watchSession begins to look after a session.
 func (c *control) watchSession(now time.Time, s *session) *watch {
-	w := &watch{s: s, nextTry: now, backoff: retryMin, silentSince: now}
+	// What a peer began had a link, even if it went before anyone could look.
+	w := &watch{s: s, nextTry: now, backoff: retryMin, silentSince: now, hadLink: !s.controller}
 	c.watched[s] = w
 	return w
 }
@@ -114,7 +116,7 @@ func (w *watch) busy() bool {
 	if w.hadLink && w.relay+w.direct == 0 {
 		return false // do not wait for an old attempt while there is nothing
 	}
-	return !a.answered || a.relaying && w.relay == 0 || a.punch != nil && !a.carried()
+	return !a.answered || a.relaying && !a.relayed && w.relay == 0 || a.punch != nil && !a.carried()
 }
 
 // lost says why a session that has no link is over, or nil while there is hope.
@@ -125,8 +127,13 @@ func (c *control) lost(now time.Time, w *watch, at func(time.Time)) error {
 	if !w.hadLink { // Dial itself is still going on
 		limit := w.silentSince.Add(c.n.cfg.ServerTimeout)
 		switch {
-		case c.active() != nil:
-			return nil // the attempt has its own limits
+		case c.active() != nil: // each attempt has its own limits
+			if limit = w.silentSince.Add(silenceLimit); limit.After(now) {
+				at(limit)
+				return nil
+			}
+			return &Error{Code: NoAnswer, Remote: true, Text: "the peer answers, but no connection to it comes about", Err: w.why,
+				Hint: "something in between lets the requests through and nothing else"}
 		case c.wrong != nil:
 			return c.wrong
 		case limit.After(now):
