@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"slices"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
