@@ -235,6 +235,8 @@ func (c *control) clientEvent(now time.Time, u *uplink, e rendezvous.ClientEvent
 		c.failWaiting(c.wrong)
 	case rendezvous.Refused:
 		log.Debug("the server refuses the registration", "reason", e.Reason)
+	case rendezvous.Displaced:
+		c.displaced(u)
 	case rendezvous.Connected:
 		c.connected(now, u, e)
 	case rendezvous.Requested:
@@ -242,6 +244,19 @@ func (c *control) clientEvent(now time.Time, u *uplink, e rendezvous.ClientEvent
 	case rendezvous.Signalled:
 		c.signalled(now, e)
 	}
+}
+
+// displaced tells that peers now find another process with our key, if it is
+// not we ourselves by the other uplink.
+func (c *control) displaced(u *uplink) {
+	for _, other := range c.uplinks() {
+		if other != u && other.up {
+			return
+		}
+	}
+	u.displaced = true
+	c.n.emit(Event{Type: EventError, Code: Displaced, Message: "another process listens with this key now",
+		Hint: "peers reach that one, until it ends; give each process a key of its own"})
 }
 
 func (c *control) registered(now time.Time, u *uplink, e rendezvous.Registered) {
@@ -256,7 +271,8 @@ func (c *control) registered(now time.Time, u *uplink, e rendezvous.Registered) 
 			return
 		}
 	}
-	fresh := !u.up || u.forgotten
+	fresh := !u.up || u.forgotten || u.displaced && !e.Guest
+	u.displaced = u.displaced && e.Guest
 	u.up, u.forgotten, u.mapped, c.wrong = true, false, e.Mapped, nil
 	for _, w := range c.waiting {
 		w.done <- nil

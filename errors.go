@@ -28,6 +28,9 @@ const (
 	PeerClosed Code = "peer-closed"
 	// Busy: the server or the peer has too many requests of this node to serve.
 	Busy Code = "busy"
+	// Displaced: another process registered with this node's key after it, and
+	// peers find that one. The node is found again when the other one is gone.
+	Displaced Code = "displaced"
 	// Closed: this node or connection was closed on this side.
 	Closed Code = "closed"
 	// BadConfig: the configuration cannot be used as it is.

@@ -35,6 +35,7 @@ type uplink struct {
 	mapped    netip.AddrPort
 	heard     time.Time // when the server last said anything
 	forgotten bool      // the server said that it knows us no more; we register again
+	displaced bool      // another process with our key is found
 	conn      *tcpConn  // TCP only, nil while there is none
 	wanted    bool      // TCP only: UDP does not do
 	nextDial  time.Time
