@@ -104,7 +104,7 @@ func explain(err error) (code, hint string, exit int) {
 	case errors.Is(err, identity.ErrKeyFile):
 		return "key-file", "name another file with --key, or move this one away to get a new key", exitUsage
 	case errors.Is(err, fs.ErrPermission):
-		return "permission", "", exitFailed
+		return "permission", "check who owns it, or name another place", exitFailed
 	}
 	return "failed", "", exitFailed
 }
@@ -122,6 +122,11 @@ func show(e bodkin.Event) {
 		say("%s asks to connect", e.Peer)
 	case bodkin.EventPath:
 		say("path: %s", e.Path)
+	case bodkin.EventError:
+		say("error: %s", e.Message)
+		if e.Hint != "" {
+			say("hint: %s", e.Hint)
+		}
 	case bodkin.EventAttempt:
 		if e.Reason != "" {
 			say("%s: %s: %s", e.Technique, e.Result, e.Reason)

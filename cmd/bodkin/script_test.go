@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 // Every script has three machines' keys, a.key, b.key and c.key, whose ids are
 // $A, $B and $C.
 //
-//	serve [ARG...]              starts a server on free ports; sets $BODKIN_SERVER, $PLACE without its id, $UDP
+//	serve [ARG...]              starts a server on free ports; sets $BODKIN_SERVER, $PLACE without its id, $UDP, $TCP
 //	start NAME [<IN] PROGRAM... starts a process; IN is a file, or - for an input that stays open
 //	await NAME out|err REGEXP   waits until its output matches
 //	write NAME TEXT|<FILE       gives it input, TEXT as a line
@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 //	fails CODE PROGRAM...       runs to the end: exit code, and one error line, at most one hint line
 //	one-error FILE              the second half of this
 //	ndjson FILE [TYPE...]       nothing but documented events, with these among them
+//	echoing                     sets $ECHO to the endpoint of a TCP server that sends back what it gets
 //	random FILE BYTES
 //	refusing, silent            set $REFUSING, $SILENT to the endpoint of such a server
 //	greeted                     waits until somebody has spoken to the silent one
@@ -55,6 +56,7 @@ func TestScripts(t *testing.T) {
 			"refusing":  refusingCmd,
 			"silent":    silentCmd,
 			"greeted":   greetedCmd,
+			"echoing":   echoingCmd,
 		},
 	})
 }

@@ -151,7 +151,11 @@ func listenAddr(text string) (string, error) {
 	if !strings.Contains(text, ":") && text != "" {
 		return net.JoinHostPort(text, port), nil
 	}
-	if _, p, err := net.SplitHostPort(text); err != nil || p == "" {
+	_, p, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = net.LookupPort("tcp", p)
+	}
+	if err != nil || p == "" {
 		return "", usageError{fmt.Errorf("%q is no address to listen on", text), "expected HOST:PORT or :PORT"}
 	}
 	return text, nil
@@ -166,6 +170,9 @@ func listenError(transport, addr string, err error) error {
 		hint = "ports below 1024 need privileges"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		hint = "this machine does not have that address"
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err // the address is said once
 	}
 	return hintError{fmt.Errorf("cannot listen on %s %s: %w", transport, addr, err), hint}
 }

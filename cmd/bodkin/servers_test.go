@@ -16,8 +16,9 @@ func serveCmd(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("BODKIN_SERVER", text)
 	_, place, _ := strings.Cut(text, "@")
 	ts.Setenv("PLACE", place)
-	udp, _, _ := strings.Cut(place, ",")
+	udp, tcp, _ := strings.Cut(place, ",")
 	ts.Setenv("UDP", strings.TrimPrefix(udp, "udp:"))
+	ts.Setenv("TCP", strings.TrimPrefix(tcp, "tcp:"))
 }
 
 // twoPorts opens the same port of the loopback address over UDP and TCP.
@@ -39,6 +40,26 @@ func refusingCmd(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("REFUSING", l.Addr().String())
 	pc.Close()
 	l.Close()
+}
+
+// echoingCmd starts a TCP server that sends back what it gets.
+func echoingCmd(ts *testscript.TestScript, _ bool, _ []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv("ECHO", l.Addr().String())
+	ts.Defer(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c)
+			}()
+		}
+	}()
 }
 
 type greetedKey struct{}
