@@ -39,6 +39,7 @@ type control struct {
 	attempts map[attemptID]*attempt
 	relays   map[rendezvous.RelayID]*attempt
 	seen     offerLog
+	unproved budget
 	watched  map[*session]*watch
 }
 

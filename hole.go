@@ -63,7 +63,9 @@ func (c *control) settleAttempt(now time.Time, a *attempt, at func(time.Time)) {
 		if !ok {
 			break
 		}
-		c.sendUDP(s.To, s.Data)
+		if a.ways[s.To] != "" || c.unproved.take(now, s.To.Addr()) {
+			c.sendUDP(s.To, s.Data)
+		}
 	}
 	for a.punch != nil {
 		e, ok := a.punch.Event()
