@@ -29,7 +29,9 @@ func (l *offerLog) first(id attemptID) bool {
 	if l.ids == nil {
 		l.ids = make(map[attemptID]bool)
 	}
-	delete(l.ids, l.ring[l.next])
+	if len(l.ids) == maxSeen {
+		delete(l.ids, l.ring[l.next])
+	}
 	l.ring[l.next], l.ids[id] = id, true
 	l.next = (l.next + 1) % maxSeen
 	return true
