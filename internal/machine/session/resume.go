@@ -166,7 +166,8 @@ func (m *Machine) move(l *link) {
 }
 
 // learn takes the facts of a RESUME. A stream that the peer knew and does not
-// list is one that it has forgotten, because both directions are over.
+// list is one that it has forgotten, because both directions are over: it has
+// all that was sent.
 func (m *Machine) learn(f *frame.Frame) (broken string) {
 	m.allow(f.Limit)
 	for _, s := range m.order {
@@ -191,7 +192,7 @@ func (m *Machine) learn(f *frame.Frame) (broken string) {
 			heard = f.Opened
 		}
 		if !s.listed && uint64(s.id)/2 < heard {
-			if broken := m.acknowledged(s, 0, 0, true); broken != "" {
+			if broken := m.acknowledged(s, s.send.high, 0, true); broken != "" {
 				return broken
 			}
 		}

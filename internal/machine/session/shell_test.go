@@ -191,3 +191,46 @@ func TestFlushedRefused(t *testing.T) {
 		t.Errorf("%d streams are kept after the user was told", n)
 	}
 }
+
+// The peer took everything and forgot the stream; its last word on it was lost
+// with a link. What was sent is flushed all the same.
+func TestFlushedForgotten(t *testing.T) {
+	w := newTwo(t)
+	w.b.Write(w.id, []byte("answer"))
+	w.b.CloseWrite(w.id)
+	w.exchange(1)
+	buf := make([]byte, 10)
+	if n, _ := w.a.Read(w.id, buf); n != 6 {
+		t.Fatalf("read %d", n)
+	}
+	if _, err := w.a.Read(w.id, buf); err != io.EOF {
+		t.Fatal(err)
+	}
+	w.exchange(1)
+	if done, err := w.b.Flushed(w.id); !done {
+		t.Fatalf("b is not flushed: %v", err)
+	}
+	w.a.Write(w.id, []byte("question"))
+	w.a.CloseWrite(w.id)
+	w.deliver(w.b, 1, drain(w.a, w.now, 1))
+	if n, _ := w.b.Read(w.id, buf); n != 8 {
+		t.Fatalf("read %d", n)
+	}
+	if _, err := w.b.Read(w.id, buf); err != io.EOF {
+		t.Fatal(err)
+	}
+	drain(w.b, w.now, 1) // lost
+	if n := w.b.Stats().Streams; n != 0 {
+		t.Fatalf("b keeps %d streams", n)
+	}
+	if done, _ := w.a.Flushed(w.id); done {
+		t.Fatal("flushed before the peer said so")
+	}
+	w.a.LinkDown(w.now, 1)
+	w.b.LinkDown(w.now, 1)
+	w.up(2, 1)
+	w.exchange(2)
+	if done, err := w.a.Flushed(w.id); !done || err != nil {
+		t.Errorf("flushed: %v, %v", done, err)
+	}
+}
