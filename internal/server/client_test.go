@@ -38,6 +38,7 @@ func register(t testing.TB, network string, server netip.AddrPort, number int) *
 		events:  make(chan rendezvous.ClientEvent, 100),
 		relayed: make(chan []byte, 100),
 	}
+	c.nc.SetDeadline(time.Time{}) // it may live long
 	if c.stream {
 		c.nc.Write([]byte{4})
 	}
@@ -96,7 +97,7 @@ func (c *client) do(act func(now time.Time)) {
 // waitFor waits for an event of one type and passes over the others.
 func waitFor[E rendezvous.ClientEvent](t testing.TB, c *client) (e E) {
 	t.Helper()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(10 * time.Second)
 	for {
 		select {
 		case got := <-c.events:

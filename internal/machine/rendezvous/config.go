@@ -54,7 +54,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 		{&c.MaxPeers, 1 << 20},
 		{&c.MaxRelays, 1 << 17},
 		{&c.RelaysPerKey, 256},
-		{&c.MaxAgreements, 1 << 13},
+		{&c.MaxAgreements, 1 << 12},
 		{&c.AgreePackets, 32},
 		{&c.AgreeBytes, 48 << 10},
 	}

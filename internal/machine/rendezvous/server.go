@@ -24,7 +24,8 @@ const (
 	sweep       = 1 << 10 // things that one HandleTimeout looks at
 )
 
-// Server is the rendezvous server's machine.
+// Server is the rendezvous server's machine. Its owner hands in what arrives,
+// polls for what to send, and agrees on keys for it, see Agreement.
 //
 // What it holds is bounded by its configuration, and what it does for a packet
 // is constant. When a table is full, who is in it stays and who is new is
