@@ -50,7 +50,8 @@ type rogue struct {
 
 	mu     sync.Mutex
 	client *rendezvous.Client
-	up     chan struct{}
+	once   sync.Once
+	up     chan struct{} // closed when it is registered
 	events []rendezvous.ClientEvent
 	checks []*punch.Machine
 	stop   chan struct{}
@@ -122,9 +123,8 @@ func (r *rogue) do(f func(now time.Time)) {
 		r.socket.Send(r.server, b)
 	}
 	for e, ok := r.client.Event(); ok; e, ok = r.client.Event() {
-		if _, ok := e.(rendezvous.Registered); ok && r.up != nil {
-			close(r.up)
-			r.up = nil
+		if _, ok := e.(rendezvous.Registered); ok {
+			r.once.Do(func() { close(r.up) })
 		}
 		r.events = append(r.events, e)
 	}
