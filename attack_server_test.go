@@ -336,3 +336,26 @@ func TestDialGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// Where checks pass and the handshake does not, because somebody breaks it or
+// the peer has no room just now, the direct path is tried again later.
+func TestDirectHandshakeBroken(t *testing.T) {
+	virtual(t, hostile(), 1, func(t *testing.T, w *world) {
+		broken := time.Now().Add(20 * time.Second)
+		a := w.node("a", func(c *bodkin.Config) {
+			c.Network = lossy{c.Network, func(to netip.AddrPort, p []byte) bool {
+				return p[0] >= 0x40 && to.Addr() != scenario.ServerAddr && time.Now().Before(broken)
+			}}
+		})
+		b := w.node("b")
+		defer a.Close()
+		defer b.Close()
+		ca, cb := connect(t, a, b)
+		exchange(t, ca, cb, 10_000)
+		if p := ca.Path(); p.Kind != bodkin.Relay {
+			t.Fatalf("path %v", p)
+		}
+		waitPath(t, ca, bodkin.Direct)
+		exchange(t, ca, cb, 10_000)
+	})
+}

@@ -354,3 +354,27 @@ func (c tapConn) WriteTo(b []byte, to net.Addr) (int, error) {
 }
 
 func udpAddr(at netip.AddrPort) *net.UDPAddr { return net.UDPAddrFromAddrPort(at) }
+
+// lossy is a network whose UDP sockets lose what lost says.
+type lossy struct {
+	bodkin.Network
+	lost func(to netip.AddrPort, b []byte) bool
+}
+
+type lossyConn struct {
+	net.PacketConn
+	lost func(to netip.AddrPort, b []byte) bool
+}
+
+func (n lossy) ListenUDP(port uint16) (net.PacketConn, error) {
+	pc, err := n.Network.ListenUDP(port)
+	return lossyConn{pc, n.lost}, err
+}
+
+func (c lossyConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	at := to.(*net.UDPAddr).AddrPort()
+	if c.lost(netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), b) {
+		return len(b), nil
+	}
+	return c.PacketConn.WriteTo(b, to)
+}

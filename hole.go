@@ -177,6 +177,7 @@ func (c *control) dialDirect(a *attempt, to netip.AddrPort) {
 		default:
 			delete(a.direct, to)
 			if to == a.nominated {
+				a.punch = nil // or its watch keeps the next attempt away
 				c.noHole(a, string(a.ways[to]), "the handshake failed: "+err.Error())
 			}
 		}
