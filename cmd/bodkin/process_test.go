@@ -19,6 +19,10 @@ import (
 // patience is what no step of a script may take, on a machine with other work.
 const patience = 40 * time.Second
 
+// obedience is how long a process may go on after a signal: less than anything
+// it could be waiting for.
+const obedience = 8 * time.Second
+
 type processesKey struct{}
 
 // processes are those of a script, by name.
@@ -29,6 +33,7 @@ type process struct {
 	in       io.WriteCloser // nil when it was given a file
 	out, err transcript
 	done     chan struct{}
+	told     time.Time // to end; zero: it was not
 }
 
 // transcript is what a process has written so far.
@@ -209,7 +214,9 @@ func signalCmd(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 2 || signals[args[1]] == nil {
 		ts.Fatalf("usage: signal NAME INT|TERM|KILL")
 	}
-	ts.Check(named(ts, args[0]).cmd.Process.Signal(signals[args[1]]))
+	p := named(ts, args[0])
+	p.told = time.Now()
+	ts.Check(p.cmd.Process.Signal(signals[args[1]]))
 }
 
 func finishCmd(ts *testscript.TestScript, _ bool, args []string) {
@@ -225,9 +232,13 @@ func finishCmd(ts *testscript.TestScript, _ bool, args []string) {
 // finish waits for the end of a process and returns its output.
 func finish(ts *testscript.TestScript, name, code string) (stdout, stderr []byte) {
 	p := named(ts, name)
+	limit := patience
+	if !p.told.IsZero() {
+		limit = obedience - time.Since(p.told)
+	}
 	select {
 	case <-p.done:
-	case <-time.After(patience):
+	case <-time.After(limit):
 		p.cmd.Process.Signal(syscall.SIGQUIT) // show where it hangs
 		<-p.done
 		p.fatal(ts, name, "does not end")

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the command as its users do, over the loopback interface.
 // Every script has three machines' keys, a.key, b.key and c.key, whose ids are
-// $A, $B and $C.
+// $A, $B and $C, in capitals $LOUD_A and so on.
 //
 //	serve [ARG...]              starts a server on free ports; sets $BODKIN_SERVER, $PLACE without its id, $UDP, $TCP
 //	start NAME [<IN] PROGRAM... starts a process; IN is a file, or - for an input that stays open
@@ -71,6 +71,7 @@ func setup(env *testscript.Env) error {
 			return err
 		}
 		env.Setenv(strings.ToUpper(name), key.ID().String())
+		env.Setenv("LOUD_"+strings.ToUpper(name), strings.ToUpper(key.ID().String()))
 	}
 	env.Setenv("LF", "\n")
 	procs := make(processes)
