@@ -46,7 +46,11 @@ func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 		return
 	}
 	load := c.answering(e.Requester)
-	if load.taken >= maxAnswers || load.refused >= maxRefused || load.peer >= maxAnswersPeer {
+	full := load.taken >= maxAnswers
+	if !c.n.admits(e.Requester) { // only to be told so; this takes no place from others
+		full = load.refused >= maxRefused
+	}
+	if full || load.peer >= maxAnswersPeer {
 		return
 	}
 	offer, err := signal.Open(c.n.cfg.Key, e.Sealed)
