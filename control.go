@@ -17,6 +17,8 @@ const (
 	messageQueue = 256  // and messages of servers
 	packetBurst  = 64   // checks handled at a time
 	resolveRetry = 3 * time.Second
+	// Where TCP is refused, UDP has this long to answer.
+	refusedTimeout = 3 * time.Second
 )
 
 // control owns the machines that make connections come about: the rendezvous
@@ -50,7 +52,7 @@ type packet struct {
 
 // waiter is a caller that waits for a registration.
 type waiter struct {
-	until time.Time
+	since time.Time
 	done  chan error // of capacity 1
 }
 
@@ -157,7 +159,8 @@ func (c *control) settle(now time.Time) time.Duration {
 		c.settleWatch(now, w, at)
 	}
 	c.waiting = slices.DeleteFunc(c.waiting, func(w waiter) bool {
-		if at(w.until); w.until.After(now) {
+		if limit := c.patience(w.since); limit.After(now) {
+			at(limit)
 			return false
 		}
 		w.done <- c.unreachable()
@@ -392,6 +395,16 @@ func (c *control) sendUDP(to netip.AddrPort, b []byte) {
 	}
 }
 
+// patience is until when who began at since waits for a server: not as long
+// when nobody listens where it should be.
+func (c *control) patience(since time.Time) time.Time {
+	limit := c.n.cfg.ServerTimeout
+	if c.tcp != nil && c.tcp.refused {
+		limit = min(limit, refusedTimeout)
+	}
+	return since.Add(limit)
+}
+
 // unreachable is why there is no server.
 func (c *control) unreachable() error {
 	if c.wrong != nil {
@@ -399,6 +412,10 @@ func (c *control) unreachable() error {
 	}
 	if c.udp == nil && c.tcp == nil {
 		return &Error{Code: ServerUnreachable, Text: "the server's name cannot be resolved", Hint: "check the name in the server string, and this machine's DNS"}
+	}
+	if c.tcp != nil && c.tcp.refused {
+		return &Error{Code: ServerUnreachable, Text: "nothing listens at the server's address " + c.tcp.places[0].String(),
+			Hint: "check that `bodkin serve` runs there, and the port in the server string"}
 	}
 	return &Error{Code: ServerUnreachable, Text: "no answer from the server at " + c.n.where.Places[0].Host,
 		Hint: "check that `bodkin serve` runs there, and that nothing in between blocks its UDP and TCP port"}
@@ -426,7 +443,7 @@ func (c *control) awaitServer(ctx context.Context) error {
 		case c.wrong != nil:
 			done <- c.wrong
 		default:
-			c.waiting = append(c.waiting, waiter{now.Add(c.n.cfg.ServerTimeout), done})
+			c.waiting = append(c.waiting, waiter{now, done})
 		}
 	})
 	if !ok {

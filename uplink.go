@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/rendezvous"
@@ -40,6 +41,7 @@ type uplink struct {
 	wanted    bool      // TCP only: UDP does not do
 	nextDial  time.Time
 	dialing   bool
+	refused   bool // TCP only: nobody listens there
 }
 
 // tcpConn is the TCP uplink's connection, with a goroutine that reads and one
@@ -114,6 +116,7 @@ func (u *uplink) dial() {
 		conn, from, err := dialFirst(n.ctx, n.cfg.Network, n.localPort(), u.places)
 		taken := u.c.do(func(now time.Time) {
 			u.dialing = false
+			u.refused = errors.Is(err, syscall.ECONNREFUSED)
 			switch {
 			case err != nil:
 				u.nextDial = now.Add(tcpRedial)

@@ -125,7 +125,7 @@ func (c *control) lost(now time.Time, w *watch, at func(time.Time)) error {
 		return nil
 	}
 	if !w.hadLink { // Dial itself is still going on
-		limit := w.silentSince.Add(c.n.cfg.ServerTimeout)
+		limit := c.patience(w.silentSince)
 		switch {
 		case c.active() != nil: // each attempt has its own limits
 			if limit = w.silentSince.Add(silenceLimit); limit.After(now) {
