@@ -122,11 +122,11 @@ func (c noisyConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	if c.begun.Load() {
 		c.mu.Lock()
 		*c.sent++
-		fails := *c.sent%50 == 0
+		n := *c.sent
 		c.mu.Unlock()
-		if fails {
+		if n%50 == 0 {
 			cause := []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EPERM}
-			return 0, &net.OpError{Op: "write", Net: "udp", Err: os.NewSyscallError("sendto", cause[*c.sent/50%len(cause)])}
+			return 0, &net.OpError{Op: "write", Net: "udp", Err: os.NewSyscallError("sendto", cause[n/50%len(cause)])}
 		}
 	}
 	return c.PacketConn.WriteTo(b, to)
