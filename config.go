@@ -73,7 +73,8 @@ type Config struct {
 	// Log receives what helps to find faults; nil is silence.
 	Log *slog.Logger
 	// PeerTimeout is how long a connection waits for a path when none answers
-	// though the server can be reached; 0 is 2.5 s.
+	// though the server can be reached; 0 is 2.5 s. That no path answers is
+	// known after 3 to 6 s, so the peer may be away for about 5 s.
 	PeerTimeout time.Duration
 	// ServerTimeout is how long Dial and Ready wait for the server; 0 is 10 s.
 	ServerTimeout time.Duration

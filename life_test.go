@@ -3,13 +3,16 @@ package bodkin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/bodkin-net/bodkin"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/sim"
 )
 
 // A context that ends takes back a Dial at any moment, and leaves nothing.
@@ -151,4 +154,31 @@ func TestDialSelf(t *testing.T) {
 			t.Errorf("dialled itself: %v", err)
 		}
 	})
+}
+
+// A network that is gone for some seconds costs time, not the connection.
+func TestShortOutage(t *testing.T) {
+	for _, outage := range []time.Duration{time.Second, 3 * time.Second, 5 * time.Second} {
+		for name, who := range map[string]netip.Addr{"dialler": scenario.GatewayAAddr, "listener": scenario.GatewayBAddr} {
+			t.Run(fmt.Sprintf("%s away for %v", name, outage), func(t *testing.T) {
+				pair(t, twoHomes, nil, func(t *testing.T, w *world, ca, cb *bodkin.Conn) {
+					waitPath(t, ca, bodkin.Direct)
+					data := randomBytes(9, 400_000)
+					sent, got := make(chan error, 1), make(chan error, 1)
+					go func() { sent <- sendPaced(ca, data, 20*time.Millisecond) }()
+					go func() { got <- receiveAll(cb, data) }()
+					time.Sleep(time.Second)
+					restore := w.net.Cut(sim.Rule{A: who})
+					time.Sleep(outage)
+					restore()
+					if err := <-sent; err != nil {
+						t.Error(err)
+					}
+					if err := <-got; err != nil {
+						t.Error(err)
+					}
+				})
+			})
+		}
+	}
 }

@@ -29,6 +29,7 @@ type watch struct {
 	backoff time.Duration
 
 	silentSince time.Time // no link since then; zero while there is one
+	reached     time.Time // the server, since then; zero until it is
 }
 
 // watchSession begins to look after a session.
@@ -61,7 +62,7 @@ func (w *watch) update(now time.Time) {
 	w.relay, w.direct = relay, direct
 	if gained {
 		w.hadLink, w.backoff = true, retryMin
-		w.silentSince = time.Time{}
+		w.silentSince, w.reached = time.Time{}, time.Time{}
 	}
 	if lost {
 		w.nextTry = now.Add(w.backoff)
@@ -145,10 +146,15 @@ func (c *control) lost(now time.Time, w *watch, at func(time.Time)) error {
 	// If the server answers, our network is fine, and the peer would answer too
 	// if it were there. Without the server it may be we who are cut off.
 	limit := w.silentSince.Add(silenceLimit)
-	if u := c.active(); u != nil && u.heard.After(w.silentSince) {
-		limit = w.silentSince.Add(c.n.cfg.PeerTimeout)
-	} else if u != nil {
-		u.client.Probe(now)
+	if u := c.active(); u != nil && w.reached.IsZero() {
+		if u.heard.After(w.silentSince) {
+			w.reached = now
+		} else {
+			u.client.Probe(now)
+		}
+	}
+	if !w.reached.IsZero() {
+		limit = w.reached.Add(c.n.cfg.PeerTimeout)
 	}
 	if limit.After(now) {
 		at(limit)
