@@ -23,12 +23,12 @@
 package signal
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 
 	"github.com/bodkin-net/bodkin/internal/identity"
+	"github.com/bodkin-net/bodkin/internal/wire/rendezvous"
 )
 
 // Type tells an offer from an answer.
@@ -109,8 +109,7 @@ const (
 	infoPrefix   = "bodkin signal v1"
 	version      = 1
 	headLen      = 3 + 32 + 8 + 16 + 32 + 1
-	candidateLen = 2 + endpointLen
-	endpointLen  = 19
+	candidateLen = 2 + rendezvous.EndpointLen
 	sigLen       = 64
 )
 
@@ -171,29 +170,13 @@ func (s Signal) append(b []byte) ([]byte, error) {
 	b = append(b, s.Key[:]...)
 	b = append(b, byte(len(s.Candidates)))
 	for _, c := range s.Candidates {
-		if !c.Endpoint.IsValid() || c.Endpoint.Addr().Zone() != "" {
+		if !c.Endpoint.IsValid() || c.Endpoint.Port() == 0 || c.Endpoint.Addr().IsUnspecified() || c.Endpoint.Addr().Zone() != "" {
 			return nil, fmt.Errorf("candidate %v is no endpoint others can reach", c.Endpoint)
 		}
 		b = append(b, byte(c.Kind), byte(c.Transport))
-		b = appendEndpoint(b, c.Endpoint)
+		b = rendezvous.AppendEndpoint(b, c.Endpoint)
 	}
 	return b, nil
-}
-
-func appendEndpoint(b []byte, ep netip.AddrPort) []byte {
-	addr := ep.Addr().Unmap()
-	var raw [16]byte
-	family := byte(6)
-	if addr.Is4() {
-		family = 4
-		a := addr.As4()
-		copy(raw[:], a[:])
-	} else {
-		raw = addr.As16()
-	}
-	b = append(b, family)
-	b = binary.BigEndian.AppendUint16(b, ep.Port())
-	return append(b, raw[:]...)
 }
 
 func parse(b []byte) (Signal, error) {
@@ -221,8 +204,8 @@ func parse(b []byte) (Signal, error) {
 	}
 	for at := headLen; at < len(b); at += candidateLen {
 		c := Candidate{Kind: Kind(b[at]), Transport: Transport(b[at+1])}
-		ep, ok := parseEndpoint(b[at+2 : at+candidateLen])
-		if !ok {
+		ep, err := rendezvous.ParseEndpoint(b[at+2 : at+candidateLen])
+		if err != nil || !ep.IsValid() {
 			return refuse("a candidate is no endpoint")
 		}
 		c.Endpoint = ep
@@ -239,21 +222,4 @@ func (c Candidate) known() bool {
 		return c.Transport == UDP || c.Transport == TCP
 	}
 	return false
-}
-
-// parseEndpoint accepts each endpoint in one form only.
-func parseEndpoint(b []byte) (netip.AddrPort, bool) {
-	port := binary.BigEndian.Uint16(b[1:])
-	raw := [16]byte(b[3:endpointLen])
-	switch b[0] {
-	case 4:
-		if [12]byte(raw[4:]) != [12]byte{} {
-			return netip.AddrPort{}, false
-		}
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[:4])), port), true
-	case 6:
-		addr := netip.AddrFrom16(raw)
-		return netip.AddrPortFrom(addr, port), !addr.Is4In6()
-	}
-	return netip.AddrPort{}, false
 }

@@ -50,7 +50,7 @@ func TestSealOpen(t *testing.T) {
 	full := offer()
 	full.Candidates = nil
 	for i := range uint16(MaxCandidates) {
-		full.Candidates = append(full.Candidates, Candidate{Host, UDP, netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), i)})
+		full.Candidates = append(full.Candidates, Candidate{Host, UDP, netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), i+1)})
 	}
 	for name, s := range map[string]Signal{"offer": offer(), "answer": answer, "full": full} {
 		sealed := mustSeal(t, alice, bob.ID(), s)
