@@ -75,11 +75,10 @@
 //	           check after               repeated after             dead after
 //	choosing   at once, by the offerer   1.25 round trips,          8 unanswered
 //	                                     doubling to 400 ms
-//	idle       15 s                      300 ms                     8 unanswered, 2.4 s
-//	active     400 ms                    300 ms                     8 unanswered, 2.4 s
+//	afterwards   15 s                      300 ms                     8 unanswered, 2.4 s
 //
 // The checks of the watch keep the NATs' mappings alive: the shortest timers
-// seen are 20 s. Idle or active is for the user of the path to say (SetActive).
+// seen are 20 s. That a path in use is dead the session notices sooner.
 //
 // # Budget
 //

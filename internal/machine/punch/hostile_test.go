@@ -434,8 +434,6 @@ func FuzzHostile(f *testing.F) {
 					g[i] = byte(r.Uint32())
 				}
 				m.HandlePacket(now, from, g)
-			case 6:
-				m.SetActive(now, op&8 != 0)
 			case 7:
 				m.AddRemote(now, []signal.Candidate{{Kind: signal.Kind(op/8%4 + 1), Transport: signal.UDP, Endpoint: froms[int(op/8)%len(froms)]}})
 			}

@@ -58,7 +58,6 @@ type Machine struct {
 	nomination   uint32
 	chosen       *pair
 	watch        watch
-	active       bool
 	done         bool
 
 	queue  []packet

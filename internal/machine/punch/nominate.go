@@ -68,7 +68,7 @@ func (m *Machine) accept(now time.Time, p *pair) {
 	m.nomination = p.nominated
 	p.state, p.result = valid, ""
 	m.up(p)
-	m.watch = watch{last: now, next: now.Add(m.watchPeriod())}
+	m.watch = watch{last: now, next: now.Add(watchPeriod)}
 }
 
 // up makes p the path in use.

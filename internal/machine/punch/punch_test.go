@@ -286,7 +286,7 @@ func TestLoss(t *testing.T) {
 			// At the highest loss one may have given its path up, and the
 			// other notices from its silence.
 			inet.loss = 0
-			w.run(tryFor + 2*time.Second + idlePeriod + watchPatience)
+			w.run(tryFor + 2*time.Second + watchPeriod + watchPatience)
 			pa, up, ok := a.path()
 			pb, _, okb := b.path()
 			if ok != okb {

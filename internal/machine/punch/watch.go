@@ -3,12 +3,10 @@ package punch
 import "time"
 
 const (
-	idlePeriod   = 15 * time.Second
-	activePeriod = 400 * time.Millisecond
+	watchPeriod = 15 * time.Second
 
-	// What is repeated, and how often, is the same in idle and active: with a
-	// fifth of all packets lost, fewer checks would declare a path dead every
-	// few minutes.
+	// With a fifth of all packets lost, fewer repetitions would declare a path
+	// dead every few minutes.
 	watchRepeat = 300 * time.Millisecond
 	watchLimit  = 8
 
@@ -24,20 +22,6 @@ type watch struct {
 	unanswered int
 }
 
-// SetActive says whether something is outstanding on the path, so that its
-// death is to be noticed soon.
-func (m *Machine) SetActive(now time.Time, active bool) {
-	if m.active == active {
-		return
-	}
-	m.active = active
-	if m.done || m.chosen == nil || m.watch.unanswered > 0 {
-		return // checks are repeated already
-	}
-	// At once if one would have been due, but never more often than that.
-	m.watch.next = later(m.watch.last.Add(m.watchPeriod()), now)
-}
-
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -50,13 +34,6 @@ func earliest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-func (m *Machine) watchPeriod() time.Duration {
-	if m.active {
-		return activePeriod
-	}
-	return idlePeriod
 }
 
 // keepWatch does what is due on the path in use.
@@ -87,5 +64,5 @@ func (m *Machine) watchSend(now time.Time) {
 func (m *Machine) watchAnswered(now time.Time) {
 	w := &m.watch
 	w.choosing, w.unanswered = false, 0
-	w.next = later(w.last.Add(m.watchPeriod()), now)
+	w.next = later(w.last.Add(watchPeriod), now)
 }
