@@ -11,6 +11,7 @@ import (
 	"time"
 
 	machine "github.com/bodkin-net/bodkin/internal/machine/session"
+	"github.com/bodkin-net/bodkin/internal/netio"
 	"github.com/bodkin-net/bodkin/internal/wire/frame"
 )
 
@@ -22,7 +23,7 @@ type Conn struct {
 
 	readable, writable, flushed chan struct{} // of capacity 1: try again
 	reading, writing            sync.Mutex    // one Read and one Write at a time
-	readBy, writeBy             *deadline
+	readBy, writeBy             *netio.Deadline
 	bytesIn, bytesOut           atomic.Int64
 
 	once   sync.Once
@@ -33,7 +34,7 @@ type Conn struct {
 func (s *session) newConn(id machine.StreamID) *Conn {
 	c := &Conn{s: s, id: id, closed: make(chan struct{}),
 		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1), flushed: make(chan struct{}, 1),
-		readBy: newDeadline(), writeBy: newDeadline()}
+		readBy: netio.NewDeadline(), writeBy: netio.NewDeadline()}
 	s.conns[id] = c
 	return c
 }
@@ -124,20 +125,20 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 }
 
 // mayGoOn is the error of a connection closed here or of a deadline passed.
-func (c *Conn) mayGoOn(op string, by *deadline) error {
+func (c *Conn) mayGoOn(op string, by *netio.Deadline) error {
 	switch {
 	case isClosed(c.closed):
 		return c.opError(op, net.ErrClosed)
-	case isClosed(by.wait()):
+	case isClosed(by.Wait()):
 		return c.opError(op, os.ErrDeadlineExceeded)
 	}
 	return nil
 }
 
-func (c *Conn) wait(ready chan struct{}, by *deadline) {
+func (c *Conn) wait(ready chan struct{}, by *netio.Deadline) {
 	select {
 	case <-ready:
-	case <-by.wait():
+	case <-by.Wait():
 	case <-c.closed:
 	case <-c.s.done:
 		// Over: trying again gives the rest of the data, or the error.
@@ -239,17 +240,17 @@ func (c *Conn) end(over func()) {
 }
 
 func (c *Conn) SetDeadline(t time.Time) error {
-	c.readBy.set(t)
-	c.writeBy.set(t)
+	c.readBy.Set(t)
+	c.writeBy.Set(t)
 	return nil
 }
 
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.readBy.set(t)
+	c.readBy.Set(t)
 	return nil
 }
 
 func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.writeBy.set(t)
+	c.writeBy.Set(t)
 	return nil
 }

@@ -72,3 +72,12 @@ func (n *Node) emit(ev Event) {
 	e.mu.Unlock()
 	notify(e.wake)
 }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,28 +1,35 @@
-package bodkin
+package netio
 
 import (
 	"sync"
 	"time"
 )
 
-// deadline is a point in time that may be moved while others wait for it.
-type deadline struct {
+// Deadline is a point in time that may be moved while others wait for it, as the
+// deadlines of a net.Conn may.
+type Deadline struct {
 	mu     sync.Mutex
 	timer  *time.Timer
 	passed chan struct{} // closed when the deadline has passed
 }
 
-func newDeadline() *deadline { return &deadline{passed: make(chan struct{})} }
+// NewDeadline makes one that is not set.
+func NewDeadline() *Deadline { return &Deadline{passed: make(chan struct{})} }
 
-// set moves the deadline; the zero time takes it away.
-func (d *deadline) set(t time.Time) {
+// Set moves the deadline; the zero time takes it away.
+func (d *Deadline) Set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.timer != nil && !d.timer.Stop() {
 		<-d.passed // the timer fired: wait until it has closed the channel
 	}
 	d.timer = nil
-	closed := isClosed(d.passed)
+	closed := false
+	select {
+	case <-d.passed:
+		closed = true
+	default:
+	}
 	if t.IsZero() {
 		if closed {
 			d.passed = make(chan struct{})
@@ -42,18 +49,9 @@ func (d *deadline) set(t time.Time) {
 	}
 }
 
-// wait returns a channel that is closed once the deadline has passed.
-func (d *deadline) wait() <-chan struct{} {
+// Wait returns a channel that is closed once the deadline has passed.
+func (d *Deadline) Wait() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.passed
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
