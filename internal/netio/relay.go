@@ -35,7 +35,7 @@ type relayConn struct {
 	server   netip.AddrPort // may bring packets of relays not added yet
 	learnt   [maxLearnt]relay.ID
 	next     int // of learnt to give way
-	deadline deadline
+	deadline *Deadline
 }
 
 // route is where a relay's packets come from and go to.
@@ -58,7 +58,7 @@ func newRelayConn(s *Socket) *relayConn {
 		queue:    make(chan relayed, relayQueueLen),
 		done:     make(chan struct{}),
 		routes:   make(map[relay.ID]route),
-		deadline: deadline{expired: make(chan struct{})},
+		deadline: NewDeadline(),
 	}
 }
 
@@ -135,7 +135,7 @@ func (c *relayConn) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case <-c.done:
 		return 0, nil, net.ErrClosed
-	case <-c.deadline.wait():
+	case <-c.deadline.Wait():
 		return 0, nil, os.ErrDeadlineExceeded
 	default:
 	}
@@ -146,7 +146,7 @@ func (c *relayConn) ReadFrom(b []byte) (int, net.Addr, error) {
 		return n, RelayAddr{p.id}, nil
 	case <-c.done:
 		return 0, nil, net.ErrClosed
-	case <-c.deadline.wait():
+	case <-c.deadline.Wait():
 		return 0, nil, os.ErrDeadlineExceeded
 	}
 }
@@ -178,7 +178,7 @@ func (c *relayConn) WriteTo(b []byte, to net.Addr) (int, error) {
 func (c *relayConn) Close() error {
 	c.once.Do(func() {
 		close(c.done)
-		c.deadline.set(time.Time{})
+		c.deadline.Set(time.Time{})
 	})
 	return nil
 }
@@ -187,7 +187,7 @@ func (c *relayConn) Close() error {
 func (c *relayConn) LocalAddr() net.Addr { return RelayAddr{} }
 
 func (c *relayConn) SetDeadline(t time.Time) error     { return c.SetReadDeadline(t) }
-func (c *relayConn) SetReadDeadline(t time.Time) error { c.deadline.set(t); return nil }
+func (c *relayConn) SetReadDeadline(t time.Time) error { c.deadline.Set(t); return nil }
 
 // Writing never blocks for long enough to need a deadline.
 func (c *relayConn) SetWriteDeadline(time.Time) error { return nil }
@@ -195,39 +195,3 @@ func (c *relayConn) SetWriteDeadline(time.Time) error { return nil }
 // quic-go wants socket buffers; the queue is what there is.
 func (c *relayConn) SetReadBuffer(int) error  { return nil }
 func (c *relayConn) SetWriteBuffer(int) error { return nil }
-
-// deadline is a channel that closes at a time that can be moved.
-type deadline struct {
-	mu      sync.Mutex
-	timer   *time.Timer
-	expired chan struct{}
-}
-
-func (d *deadline) wait() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.expired
-}
-
-func (d *deadline) set(t time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.timer != nil && !d.timer.Stop() {
-		<-d.expired // the old timer is closing it
-	}
-	d.timer = nil
-	select {
-	case <-d.expired:
-		d.expired = make(chan struct{})
-	default:
-	}
-	if t.IsZero() {
-		return
-	}
-	if wait := time.Until(t); wait > 0 {
-		expired := d.expired
-		d.timer = time.AfterFunc(wait, func() { close(expired) })
-	} else {
-		close(d.expired)
-	}
-}
