@@ -45,8 +45,13 @@ func (d *deadline) fire(*buffer) {
 	}
 }
 
-// wait blocks on cond, a condition of the network's lock.
+// wait blocks on cond, a condition of the network's lock. What is due is done
+// first; if that was anything, the caller must look again, because it may have
+// been what he waits for.
 func (n *Network) wait(cond *sync.Cond) {
+	before := n.happened
 	n.settle()
-	cond.Wait()
+	if n.happened == before {
+		cond.Wait()
+	}
 }

@@ -107,6 +107,7 @@ func (n *Network) run(now int64) {
 	for len(n.events) > 0 && n.events[0].at <= now {
 		e := n.events.pop()
 		n.now = max(n.now, e.at)
+		n.happened++
 		e.to.fire(e.pkt)
 	}
 	n.now = max(n.now, now)

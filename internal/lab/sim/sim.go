@@ -33,12 +33,13 @@ type Network struct {
 	now   int64 // since epoch
 	opt   Options
 
-	events events
-	seq    uint64
-	timer  *time.Timer
-	armed  int64 // when timer fires, never
-	firing sync.WaitGroup
-	closed bool
+	events   events
+	seq      uint64
+	happened uint64 // events so far
+	timer    *time.Timer
+	armed    int64 // when timer fires, never
+	firing   sync.WaitGroup
+	closed   bool
 
 	segments map[string]*segment
 	hosts    map[string]*Host

@@ -161,7 +161,7 @@ func (c *tcpConn) receiveRST(s *ip.Segment) {
 // advance moves the state on when our FIN has been acknowledged.
 func (c *tcpConn) advance() {
 	s := &c.snd
-	if !s.fin || s.buf.len() > 0 || s.una != s.max || s.nxt != s.una {
+	if !s.out || s.buf.len() > 0 || s.una != s.max || s.nxt != s.una {
 		return
 	}
 	switch c.state {

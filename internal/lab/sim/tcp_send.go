@@ -17,6 +17,7 @@ type sender struct {
 	max uint32 // highest sent
 	buf fifo   // from una on, SYN and FIN not counted
 	fin bool   // after buf comes a FIN
+	out bool   // and it was sent
 
 	wnd   int // the peer's
 	scale uint8
@@ -135,6 +136,7 @@ func (c *tcpConn) sendData(offset, n int, fin bool) {
 	}
 	if fin {
 		seg.Flags |= ip.FIN
+		s.out = true
 	}
 	end := seg.Seq + length(&seg)
 	if before(s.nxt, end) {
