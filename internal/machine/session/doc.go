@@ -62,8 +62,10 @@
 //
 // A link is dead when it has brought no frame for 3 s while one was owed: the
 // answer to a PING, to RESUME, to CLOSE, or to DATA, FIN or RESET on the link
-// in use. PING goes out after 15 s of silence, or after 1 s when something is
-// unacknowledged. PONG answers the latest PING only.
+// in use. PING goes out after 15 s of silence; on the link in use after 2 s
+// while there are streams, after 1 s when something is unacknowledged. When the
+// link in use is a second late the others are asked too, so that all are known
+// dead together if it was the peer who went. PONG answers the latest PING only.
 //
 // # Streams, each direction
 //
@@ -89,7 +91,7 @@
 //
 //	state              does                                          leaves by
 //	draining           Close(0): every stream ended, reading over    all streams over: closing. Linger: closing. CLOSE: answering
-//	closing            CLOSE behind everything on the link in use,   CLOSE: closed. Linger: closed
+//	closing            CLOSE behind everything on the link in use,   CLOSE, LinkClosed: closed. Linger: closed
 //	                   and on its successors                         no link: closed after 3 s; at once if aborting
 //	answering          CLOSE, nothing else                           handed to the link, or 3 s: closed
 //	closed             what was received can be read
@@ -99,7 +101,7 @@
 // know the session of a HELLO without frame.NewSession answers CLOSE with
 // frame.UnknownSession; that is the shell's to do, before there is a machine.
 // So is refusing a session id from another peer than the one that began it,
-// and one that was used and is over: without that, 0-RTT data could be replayed.
+// and one that was used and is over, before links may ever carry 0-RTT data.
 //
 // # Bounds
 //
