@@ -169,7 +169,7 @@ func TestImpossible(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	t.Parallel()
 	none := scenario.Link{}
-	open := nat.Behaviour{Open: true}
+	open := nat.Behaviour{Mode: nat.Open}
 	top := scenario.Topology{
 		Hosts: []scenario.Host{
 			{Name: "a", Port: on("deep", none, "198.51.100.2/28", "2001:db8:a:1::2/64")},

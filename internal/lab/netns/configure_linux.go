@@ -75,10 +75,10 @@ func gatewaySysctls(b nat.Behaviour) []sysctl {
 }
 
 func udpTimeout(b nat.Behaviour) time.Duration {
-	if b.UDPTimeout == 0 {
+	if b.Timers.UDP == 0 {
 		return 5 * time.Minute
 	}
-	return b.UDPTimeout
+	return b.Timers.UDP
 }
 
 func setUp(name string) error {

@@ -26,11 +26,11 @@ func configureGateway(n *node, answer Answer) error {
 			return err
 		}
 	}
-	if b.Open {
+	if b.Mode == nat.Open {
 		return nil
 	}
 	external := n.ports[1].addr(true)
-	if !b.Firewall && external.IsValid() {
+	if b.Mode == nat.Translate && external.IsValid() {
 		if err := translate(b, external); err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func filter(b nat.Behaviour, external netip.Addr, answer Answer) error {
 		return fmt.Errorf("netns: nftables: %w", err)
 	}
 	var families []bool // is it IPv4?
-	if b.Firewall {
+	if b.Mode == nat.Firewall {
 		families = append(families, true)
 	}
 	families = append(families, false)

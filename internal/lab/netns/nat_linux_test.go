@@ -30,14 +30,14 @@ func TestBehaviour(t *testing.T) {
 		want want
 	}{
 		{"plain conntrack", nat.Behaviour{Filtering: apd}, want{preserved: true, mapping: ei, filtering: apd}},
-		{"conntrack fully random", nat.Behaviour{Mapping: apd, Filtering: apd, Allocation: nat.Random}, want{mapping: apd, filtering: apd}},
+		{"conntrack fully random", nat.Behaviour{Mapping: apd, Filtering: apd, Ports: nat.Ports{Allocation: nat.Random}}, want{mapping: apd, filtering: apd}},
 		{"open to all", nat.Behaviour{}, want{preserved: true, mapping: ei, filtering: ei}},
 		{"open to addresses", nat.Behaviour{Filtering: ad}, want{preserved: true, mapping: ei, filtering: ad}},
-		{"random, mapped once", nat.Behaviour{Filtering: apd, Allocation: nat.Random}, want{mapping: ei, filtering: apd}},
-		{"random, open to all", nat.Behaviour{Allocation: nat.Random}, want{mapping: ei, filtering: ei}},
-		{"by address", nat.Behaviour{Mapping: ad, Filtering: ad, Allocation: nat.Random}, want{mapping: ad, filtering: ad}},
-		{"by address and port, open to all", nat.Behaviour{Mapping: apd, Allocation: nat.Random}, want{mapping: apd, filtering: ei}},
-		{"sequential", nat.Behaviour{Mapping: apd, Filtering: apd, Allocation: nat.Sequential}, want{mapping: apd, filtering: apd, consecutive: true}},
+		{"random, mapped once", nat.Behaviour{Filtering: apd, Ports: nat.Ports{Allocation: nat.Random}}, want{mapping: ei, filtering: apd}},
+		{"random, open to all", nat.Behaviour{Ports: nat.Ports{Allocation: nat.Random}}, want{mapping: ei, filtering: ei}},
+		{"by address", nat.Behaviour{Mapping: ad, Filtering: ad, Ports: nat.Ports{Allocation: nat.Random}}, want{mapping: ad, filtering: ad}},
+		{"by address and port, open to all", nat.Behaviour{Mapping: apd, Ports: nat.Ports{Allocation: nat.Random}}, want{mapping: apd, filtering: ei}},
+		{"sequential", nat.Behaviour{Mapping: apd, Filtering: apd, Ports: nat.Ports{Allocation: nat.Sequential}}, want{mapping: apd, filtering: apd, consecutive: true}},
 		{"preserving once", nat.Behaviour{Mapping: apd, Filtering: apd}, want{preserved: true, mapping: apd, filtering: apd}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestPortTaken(t *testing.T) {
 }
 
 func TestPunch(t *testing.T) {
-	random := nat.Behaviour{Mapping: apd, Filtering: apd, Allocation: nat.Random}
+	random := nat.Behaviour{Mapping: apd, Filtering: apd, Ports: nat.Ports{Allocation: nat.Random}}
 	for _, tt := range []struct {
 		name string
 		a, b nat.Behaviour
@@ -210,7 +210,7 @@ func TestNested(t *testing.T) {
 
 func TestTimeout(t *testing.T) {
 	t.Parallel()
-	b := nat.Behaviour{Filtering: apd, UDPTimeout: time.Second}
+	b := nat.Behaviour{Filtering: apd, Timers: nat.Timers{UDP: time.Second}}
 	l := newLab(t, twoNATs(b, linux, scenario.Link{}), Options{UserWire: true})
 	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
 	aOut := mapped(a, s, ip(sAddr))
@@ -226,7 +226,7 @@ func TestTimeout(t *testing.T) {
 
 func TestUnsupported(t *testing.T) {
 	Need(t)
-	_, err := New(twoNATs(nat.Behaviour{UDPTimeout: 1500 * time.Millisecond}, linux, scenario.Link{}), Options{})
+	_, err := New(twoNATs(nat.Behaviour{Timers: nat.Timers{UDP: 1500 * time.Millisecond}}, linux, scenario.Link{}), Options{})
 	const want = "netns: gateway ga: unsupported by the kernel: UDP timeout 1.5s: conntrack counts whole seconds"
 	if !isUnsupported(err) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
@@ -244,8 +244,8 @@ func TestIPv6Firewall(t *testing.T) {
 		{"by address and port", nat.Behaviour{Filtering: apd}, false, false},
 		{"by address", nat.Behaviour{Filtering: ad}, true, false},
 		{"to all", nat.Behaviour{Filtering: ei}, true, true},
-		{"firewall", nat.Behaviour{Firewall: true, Filtering: apd}, false, false},
-		{"open", nat.Behaviour{Open: true}, true, true},
+		{"firewall", nat.Behaviour{Mode: nat.Firewall, Filtering: apd}, false, false},
+		{"open", nat.Behaviour{Mode: nat.Open}, true, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -261,7 +261,7 @@ func TestIPv6Firewall(t *testing.T) {
 			}, Options{UserWire: true})
 			a, s, s2, x := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 1000), udp(t, l.Host("s"), 2000), udp(t, l.Host("x"), 1000)
 			to := netip.AddrPortFrom(ip(a6), 4000)
-			if !tt.nat.Open {
+			if tt.nat.Mode != nat.Open {
 				s.send(to, "unsolicited")
 				a.mustNotReceive()
 			}

@@ -200,7 +200,7 @@ func (p *plan) checkTree(segments map[string]*segment) error {
 
 // translates says whether the addresses inside are hidden from outside.
 func translates(b nat.Behaviour, a netip.Addr) bool {
-	return a.Is4() && !b.Open && !b.Firewall
+	return a.Is4() && b.Mode == nat.Translate
 }
 
 // below is every prefix that is reached through a gateway standing on s.

@@ -51,8 +51,8 @@ func conntrackAlone(b nat.Behaviour) bool {
 	if b.Hairpin != nat.NoHairpin || b.Filtering != nat.AddressAndPortDependent {
 		return false
 	}
-	return b.Mapping == nat.EndpointIndependent && b.Allocation == nat.Preserve ||
-		b.Mapping == nat.AddressAndPortDependent && b.Allocation == nat.Random
+	return b.Mapping == nat.EndpointIndependent && b.Ports.Allocation == nat.PreserveNext ||
+		b.Mapping == nat.AddressAndPortDependent && b.Ports.Allocation == nat.Random
 }
 
 // translate writes the table that translates IPv4.
@@ -75,7 +75,7 @@ func translate(b nat.Behaviour, external netip.Addr) error {
 		}
 	}
 	masq := &expr.Masq{}
-	if b.Allocation == nat.Random && b.Mapping == nat.AddressAndPortDependent {
+	if b.Ports.Allocation == nat.Random && b.Mapping == nat.AddressAndPortDependent {
 		masq.FullyRandom = true
 	}
 	t.rule(t.post, oif(OutsideInterface), statement{masq})
@@ -183,8 +183,8 @@ func (t *translator) outbound(direction statement) {
 		t.rule(t.post, direction, protocol(p), t.loadForwardKey(), lookupTo(t.forward, 0, 9), t.remember(), translate)
 		record := append(updateTo(t.forward, 0, 9), t.remember()...)
 		draw := &expr.Numgen{Register: reg(9), Type: unix.NFT_NG_RANDOM, Modulus: lastPort - firstPort + 1, Offset: firstPort}
-		switch t.Allocation {
-		case nat.Preserve:
+		switch t.Ports.Allocation {
+		case nat.PreserveNext:
 			t.rule(t.post, direction, protocol(p), t.loadForwardKey(), loadPort(9, false), absent(t.back, 8), record, translate)
 		case nat.Sequential:
 			draw.Type = unix.NFT_NG_INCREMENTAL
@@ -224,11 +224,11 @@ func flushMaps() error {
 
 // canDo says what of b nftables has no words for.
 func canDo(b nat.Behaviour) error {
-	if t := b.UDPTimeout; t != t.Truncate(time.Second) || t < 0 {
+	if t := b.Timers.UDP; t != t.Truncate(time.Second) || t < 0 {
 		return unsupported("UDP timeout %v: conntrack counts whole seconds", t)
 	}
 	if b.Mapping > nat.AddressAndPortDependent || b.Filtering > nat.AddressAndPortDependent ||
-		b.Allocation > nat.Random || b.Hairpin > nat.HairpinExternalSource {
+		b.Ports.Allocation > nat.Random || b.Hairpin > nat.HairpinExternalSource {
 		return unsupported("behaviour %+v", b)
 	}
 	return nil

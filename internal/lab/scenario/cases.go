@@ -20,7 +20,7 @@ var (
 	Restricted     = nat.Behaviour{Filtering: nat.AddressDependent}
 	FullCone       = nat.Behaviour{}
 	// Symmetric chooses another port for every remote endpoint, at random.
-	Symmetric = nat.Behaviour{Mapping: nat.AddressAndPortDependent, Filtering: nat.AddressAndPortDependent, Allocation: nat.Random}
+	Symmetric = nat.Behaviour{Mapping: nat.AddressAndPortDependent, Filtering: nat.AddressAndPortDependent, Ports: nat.Ports{Allocation: nat.Random}}
 )
 
 func withHairpin(b nat.Behaviour) nat.Behaviour {

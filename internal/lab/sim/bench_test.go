@@ -23,7 +23,7 @@ func instant(t scenario.Topology) scenario.Topology {
 }
 
 // patient gateways do not forget whoever only receives.
-var patient = nat.Behaviour{UDPTimeout: 1000 * time.Hour}
+var patient = nat.Behaviour{Timers: nat.Timers{UDP: 1000 * time.Hour}}
 
 // One operation is one datagram of 1,200 bytes from one host to the other and
 // back, through two gateways: two packets, six hops.

@@ -19,7 +19,7 @@ type Gateway struct {
 	outside   *port
 }
 
-func (g *Gateway) translates() bool { return !g.behaviour.Open && !g.behaviour.Firewall }
+func (g *Gateway) translates() bool { return g.behaviour.Mode == nat.Translate }
 
 // start makes the machine; all routes must be known.
 func (g *Gateway) start() (err error) {
@@ -31,7 +31,7 @@ func (g *Gateway) start() (err error) {
 	g.nat, err = nat.New(nat.Config{
 		Behaviour: g.behaviour,
 		Inside:    inside,
-		External:  g.outside.addrs,
+		Own:       [nat.Local][]netip.Addr{nat.Inside: g.inside.addrs, nat.Outside: g.outside.addrs},
 		Rand:      rand.NewPCG(g.n.opt.Seed, hash(g.name)),
 	})
 	return err
@@ -61,8 +61,8 @@ func (g *Gateway) receive(p *port, pkt *buffer) {
 	var v nat.Verdict
 	if p == g.inside {
 		to = g.outside
-		v = g.nat.Outbound(n.time(), pkt.b)
-		if v.Action == nat.Return {
+		v = g.nat.Handle(n.time(), nat.Inside, pkt.b, nat.Offload{})
+		if v.To == nat.Inside && v.Action == nat.Forward {
 			to = g.inside
 		}
 	} else {
@@ -70,7 +70,7 @@ func (g *Gateway) receive(p *port, pkt *buffer) {
 			n.drop(p, pkt, "cut")
 			return
 		}
-		v = g.nat.Inbound(n.time(), pkt.b)
+		v = g.nat.Handle(n.time(), nat.Outside, pkt.b, nat.Offload{})
 	}
 	if v.Action == nat.Drop {
 		if v.Reason == nat.Expired {

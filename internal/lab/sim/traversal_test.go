@@ -17,7 +17,7 @@ var (
 	fullCone       = nat.Behaviour{}
 	restricted     = nat.Behaviour{Filtering: nat.AddressDependent}
 	portRestricted = nat.Behaviour{Filtering: nat.AddressAndPortDependent}
-	symmetric      = nat.Behaviour{Mapping: nat.AddressAndPortDependent, Filtering: nat.AddressAndPortDependent, Allocation: nat.Random}
+	symmetric      = nat.Behaviour{Mapping: nat.AddressAndPortDependent, Filtering: nat.AddressAndPortDependent, Ports: nat.Ports{Allocation: nat.Random}}
 )
 
 // punch does what two peers do: each learns the other's endpoint from s, and
@@ -147,7 +147,7 @@ func TestNested(t *testing.T) {
 
 // A plain router and a firewall inside of a gateway translate nothing.
 func TestNestedRouter(t *testing.T) {
-	for _, inner := range []nat.Behaviour{{Open: true}, {Firewall: true}} {
+	for _, inner := range []nat.Behaviour{{Mode: nat.Open}, {Mode: nat.Firewall}} {
 		inBubble(t, nested(inner, fullCone), func(t *testing.T, n *Network) {
 			s, a, b := listenUDP(t, n.Host("s"), 1), listenUDP(t, n.Host("a"), 7), listenUDP(t, n.Host("b"), 8)
 			send(t, a, "192.0.2.1:1", "hello")

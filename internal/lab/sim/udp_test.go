@@ -218,9 +218,9 @@ func TestImpossibleTopologies(t *testing.T) {
 		return scenario.Gateway{Name: name, Inside: at(in, scenario.Link{}, inAddr), Outside: at(out, scenario.Link{}, outAddr)}
 	}
 	open := gateway("g", "lan", "10.0.0.1/24", "internet", "192.0.2.1/24")
-	open.NAT = nat.Behaviour{Open: true}
+	open.NAT = nat.Behaviour{Mode: nat.Open}
 	open2 := gateway("g2", "lan2", "10.0.0.1/24", "internet", "192.0.2.2/24")
-	open2.NAT = nat.Behaviour{Open: true}
+	open2.NAT = nat.Behaviour{Mode: nat.Open}
 	for _, c := range []struct {
 		why  string
 		t    scenario.Topology

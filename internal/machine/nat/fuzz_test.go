@@ -29,7 +29,7 @@ func FuzzGateway(f *testing.F) {
 			Mapping:   Dependence(policy % 3),
 			Filtering: Dependence(policy / 3 % 3),
 			Hairpin:   Hairpin(policy / 9 % 3),
-			Firewall:  policy >= 128,
+			Mode:      Mode(policy >> 7), // Translate or Firewall
 		})
 		g.leaves(x, y1)
 		g.leaves(x6, y6)
@@ -121,7 +121,7 @@ func TestMemoryPerMapping(t *testing.T) {
 	const n = 200_000
 	g := newBenchOf(t, Config{
 		Behaviour:   Behaviour{Filtering: AddressAndPortDependent},
-		External:    addrs,
+		Own:         [Local][]netip.Addr{Outside: addrs},
 		MaxMappings: n,
 	})
 	load(g, n)

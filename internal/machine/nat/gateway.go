@@ -18,15 +18,39 @@ type Config struct {
 	// Inside are the prefixes behind the gateway. Packets from other sources
 	// do not get out (RFC 2827).
 	Inside []netip.Prefix
-	// External are the gateway's outside addresses. The IPv4 ones are
-	// translated to; IPv6 is only ever firewalled.
-	External []netip.Addr
+	// DMZ are the prefixes of the demilitarised zone.
+	DMZ []netip.Prefix
+	// Own are the gateway's addresses on each side. The IPv4 ones outside are
+	// translated to, so there may be several; IPv6 is only ever firewalled.
+	Own [Local][]netip.Addr
+	// Static pairs are translated one to one, whatever the port: Basic NAT
+	// (RFC 2663 section 4.1.1).
+	Static []Static
+	// MTU of each side in bytes; zero is 1500.
+	MTU [Local]int
 	// Rand decides about random ports, and seeds the tables.
 	Rand rand.Source
 
 	// MaxMappings bounds the table; zero is 65,536. Four times as many
 	// sessions (remotes and TCP connections) are remembered.
 	MaxMappings int
+}
+
+// Static is a pair of addresses that stand for each other.
+type Static struct {
+	Internal netip.Addr `yaml:"internal"`
+	External netip.Addr `yaml:"external"`
+}
+
+// Offload is what the device under a packet leaves to be done. The zero value
+// is an ordinary packet.
+type Offload struct {
+	// PartialSum says that the transport checksum field holds the sum of the
+	// pseudo-header alone.
+	PartialSum bool
+	// Segment is the payload bytes of each packet that this one is to be cut
+	// into; zero is an uncut packet.
+	Segment int
 }
 
 const (
@@ -39,7 +63,7 @@ type Gateway struct {
 	cfg         Config
 	rnd         *rand.Rand
 	seeds       hasher
-	translated  []uint8 // the IPv4 ones among cfg.External
+	translated  []uint8 // the IPv4 ones among cfg.Own[Outside]
 	maxSessions int
 	now         int64
 
@@ -63,32 +87,35 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Rand == nil {
 		return nil, errors.New("nat: no source of randomness")
 	}
-	if len(cfg.External) >= identity {
+	if len(cfg.Own[Outside]) >= identity {
 		return nil, errors.New("nat: too many external addresses")
 	}
 	if cfg.Mapping > AddressAndPortDependent || cfg.Filtering > AddressAndPortDependent ||
-		cfg.Allocation > Random || cfg.Hairpin > HairpinExternalSource {
+		cfg.Ports.Allocation > Random || cfg.Hairpin > HairpinExternalSource {
 		return nil, fmt.Errorf("nat: unknown behaviour %+v", cfg.Behaviour)
 	}
-	if cfg.UDPTimeout < 0 || cfg.MaxMappings < 0 {
+	if cfg.Timers.UDP < 0 || cfg.MaxMappings < 0 {
 		return nil, errors.New("nat: negative limit")
 	}
-	if cfg.UDPTimeout == 0 {
-		cfg.UDPTimeout = defaultUDPTimeout
+	if cfg.Timers.UDP == 0 {
+		cfg.Timers.UDP = defaultUDPTimeout
 	}
 	if cfg.MaxMappings == 0 {
 		cfg.MaxMappings = defaultMaxMappings
 	}
-	cfg.Inside, cfg.External = slices.Clone(cfg.Inside), slices.Clone(cfg.External)
+	cfg.Inside, cfg.DMZ = slices.Clone(cfg.Inside), slices.Clone(cfg.DMZ)
+	for i := range cfg.Own {
+		cfg.Own[i] = slices.Clone(cfg.Own[i])
+	}
 
 	g := &Gateway{cfg: cfg, rnd: rand.New(cfg.Rand)}
-	for i, a := range cfg.External {
+	for i, a := range cfg.Own[Outside] {
 		if a.Is4() {
 			g.translated = append(g.translated, uint8(i))
 		}
 	}
 	for _, p := range cfg.Inside {
-		if p.Addr().Is4() && len(g.translated) == 0 && !cfg.Open && !cfg.Firewall {
+		if p.Addr().Is4() && len(g.translated) == 0 && cfg.Mode == Translate {
 			return nil, fmt.Errorf("nat: no external IPv4 address to translate %v to", p)
 		}
 	}
@@ -106,48 +133,49 @@ func (g *Gateway) Reset() {
 	g.sessions, g.freeSession = make([]session, 1), 0
 	g.byInternal, g.byExternal, g.bySession = index{}, index{}, index{}
 	g.lists = [classes]list{
-		classUDP:         {timeout: int64(g.cfg.UDPTimeout)},
+		classUDP:         {timeout: int64(g.cfg.Timers.UDP)},
 		classICMP:        {timeout: int64(icmpTimeout)},
 		classTransitory:  {timeout: int64(transitoryTimeout)},
 		classEstablished: {timeout: int64(establishedTimeout)},
 	}
 	for proto := range g.pools {
-		g.pools[proto] = make([]*pool, len(g.cfg.External))
+		g.pools[proto] = make([]*pool, len(g.cfg.Own[Outside]))
 	}
 }
 
-// Outbound handles a packet that came from inside. It is edited in place;
+// Handle handles a packet that came in from a side. It is edited in place;
 // bytes of pkt behind the IP packet are left alone.
-func (g *Gateway) Outbound(now time.Time, pkt []byte) Verdict {
+func (g *Gateway) Handle(now time.Time, from Side, pkt []byte, off Offload) Verdict {
 	g.advance(now)
 	p := &g.packet
-	v := verdict(Forward, g.check(p, pkt))
-	if v.Action == Forward && !g.cfg.Open {
+	v := verdict(Inside, g.check(p, pkt))
+	switch {
+	case v.Action == Drop:
+	case g.cfg.Mode == Open:
+		if from == Inside {
+			v.To = Outside
+		}
+	case from == Inside:
 		v = g.outbound(p)
+	case g.isInside(p.Src.Addr()):
+		v = verdict(Inside, BadAddress)
+	default:
+		v = verdict(Inside, g.inbound(p))
 	}
 	if v.Action != Drop {
 		p.DecrementTTL()
 	}
-	return g.count(v)
+	return g.count(from, v)
 }
 
-// Inbound handles a packet that came from outside, like Outbound.
-func (g *Gateway) Inbound(now time.Time, pkt []byte) Verdict {
-	g.advance(now)
-	p := &g.packet
-	reason := g.check(p, pkt)
-	if reason == None && !g.cfg.Open {
-		if g.isInside(p.Src.Addr()) {
-			reason = BadAddress
-		} else {
-			reason = g.inbound(p)
-		}
-	}
-	if reason == None {
-		p.DecrementTTL()
-	}
-	return g.count(verdict(Forward, reason))
+// Out is a packet that the gateway makes itself: an answer, or an ICMP error.
+type Out struct {
+	To     Side
+	Packet []byte // valid until the next call into the gateway
 }
+
+// Poll takes the next packet that is due.
+func (g *Gateway) Poll() (Out, bool) { return Out{}, false }
 
 // check is what every gateway does first.
 func (g *Gateway) check(p *ip.Packet, pkt []byte) Reason {
@@ -163,7 +191,7 @@ func (g *Gateway) check(p *ip.Packet, pkt []byte) Reason {
 	if (p.Proto == ip.UDP || p.Proto == ip.TCP) && !p.Fragment && (p.Src.Port() == 0 || p.Dst.Port() == 0) {
 		return Malformed
 	}
-	if g.cfg.Open {
+	if g.cfg.Mode == Open {
 		return None
 	}
 	if p.Fragment || p.Proto == ip.Other || p.Proto == ip.ICMP && p.Kind == ip.Plain {
@@ -174,38 +202,38 @@ func (g *Gateway) check(p *ip.Packet, pkt []byte) Reason {
 
 func (g *Gateway) outbound(p *ip.Packet) Verdict {
 	if !g.isInside(p.Src.Addr()) || g.isInside(p.Dst.Addr()) {
-		return verdict(Drop, BadAddress)
+		return verdict(Outside, BadAddress)
 	}
-	action := Forward
-	if slices.Contains(g.cfg.External, p.Dst.Addr()) {
+	to := Outside
+	if slices.Contains(g.cfg.Own[Outside], p.Dst.Addr()) {
 		if g.cfg.Hairpin == NoHairpin || !g.translates(p.Src.Addr()) {
-			return verdict(Drop, NoHairpinning)
+			return verdict(to, NoHairpinning)
 		}
-		action = Return
+		to = Inside
 	}
 	internal := p.Src
 	if p.Kind == ip.Error {
 		if reason := g.outboundError(p); reason != None {
-			return verdict(Drop, reason)
+			return verdict(to, reason)
 		}
 	} else {
 		ref, reason := g.open(p)
 		if reason != None {
-			return verdict(Drop, reason)
+			return verdict(to, reason)
 		}
 		if m := &g.mappings[ref]; m.addr != identity {
 			p.SetSrc(g.external(m))
 		}
 	}
-	if action == Return {
+	if to == Inside {
 		if reason := g.inbound(p); reason != None {
-			return verdict(Drop, reason)
+			return verdict(to, reason)
 		}
 		if g.cfg.Hairpin == HairpinInternalSource && p.Kind != ip.Error {
 			p.SetSrc(internal)
 		}
 	}
-	return verdict(action, None)
+	return verdict(to, None)
 }
 
 // open finds or makes the mapping for an outbound packet.

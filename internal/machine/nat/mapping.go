@@ -50,12 +50,12 @@ func (g *Gateway) external(m *mapping) netip.AddrPort {
 	if m.addr == identity {
 		return m.internal
 	}
-	return netip.AddrPortFrom(g.cfg.External[m.addr], m.port)
+	return netip.AddrPortFrom(g.cfg.Own[Outside][m.addr], m.port)
 }
 
 // translates reports whether packets of this host get another source.
 func (g *Gateway) translates(inside netip.Addr) bool {
-	return inside.Is4() && !g.cfg.Firewall
+	return inside.Is4() && g.cfg.Mode == Translate
 }
 
 // mappingKey is the part of remote that selects the mapping of internal.
@@ -103,7 +103,7 @@ func (g *Gateway) newMapping(proto ip.Proto, internal, remote netip.AddrPort) ui
 	}
 	if g.translates(internal.Addr()) {
 		m.addr = g.pair(internal.Addr())
-		port, ok := g.pool(proto, m.addr).allocate(g.cfg.Allocation, internal.Port(), g.rnd)
+		port, ok := g.pool(proto, m.addr).allocate(g.cfg.Ports.Allocation, internal.Port(), g.rnd)
 		if !ok {
 			return 0
 		}

@@ -44,8 +44,8 @@ func newBench(t testing.TB, b Behaviour) *bench { return newBenchOf(t, Config{Be
 func newBenchOf(t testing.TB, cfg Config) *bench {
 	t.Helper()
 	cfg.Inside = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("2001:db8:1::/64")}
-	if cfg.External == nil {
-		cfg.External = []netip.Addr{ours}
+	if cfg.Own[Outside] == nil {
+		cfg.Own[Outside] = []netip.Addr{ours}
 	}
 	cfg.Rand = rand.NewPCG(1, 2)
 	g, err := New(cfg)
@@ -53,6 +53,14 @@ func newBenchOf(t testing.TB, cfg Config) *bench {
 		t.Fatal(err)
 	}
 	return &bench{Gateway: g, t: t, now: time.Unix(1000, 0)}
+}
+
+func (b *bench) Outbound(now time.Time, pkt []byte) Verdict {
+	return b.Handle(now, Inside, pkt, Offload{})
+}
+
+func (b *bench) Inbound(now time.Time, pkt []byte) Verdict {
+	return b.Handle(now, Outside, pkt, Offload{})
 }
 
 func udpPacket(src, dst netip.AddrPort) []byte {
@@ -171,7 +179,7 @@ func TestRFC4787REQ8Filtering(t *testing.T) {
 // RFC 4787 REQ-2: "IP address pooling" behaviour of "Paired".
 func TestRFC4787REQ2PairedPooling(t *testing.T) {
 	addrs := []netip.Addr{ours, netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("198.51.100.3")}
-	g := newBenchOf(t, Config{Behaviour: Behaviour{Mapping: AddressAndPortDependent}, External: addrs})
+	g := newBenchOf(t, Config{Behaviour: Behaviour{Mapping: AddressAndPortDependent}, Own: [Local][]netip.Addr{Outside: addrs}})
 	seen := make(map[netip.Addr]bool)
 	for host := byte(1); host < 50; host++ {
 		in := netip.AddrFrom4([4]byte{10, 0, 0, host})
@@ -190,8 +198,8 @@ func TestRFC4787REQ2PairedPooling(t *testing.T) {
 
 // RFC 4787 REQ-3: no port overloading; well-known ports stay well-known.
 func TestRFC4787REQ3NoOverloading(t *testing.T) {
-	for _, how := range []Allocation{Preserve, Sequential, Random} {
-		g := newBench(t, Behaviour{Mapping: AddressAndPortDependent, Allocation: how})
+	for _, how := range []Allocation{PreserveNext, Sequential, Random} {
+		g := newBench(t, Behaviour{Mapping: AddressAndPortDependent, Ports: Ports{Allocation: how}})
 		seen := make(map[netip.AddrPort]bool)
 		for i := range 3000 {
 			to := netip.AddrPortFrom(y1.Addr(), uint16(i+1))
@@ -204,7 +212,7 @@ func TestRFC4787REQ3NoOverloading(t *testing.T) {
 			}
 			seen[got] = true
 		}
-		if how == Preserve {
+		if how == PreserveNext {
 			if got := g.leaves(netip.AddrPortFrom(x.Addr(), 80), y1); got.Port() != 80 {
 				t.Errorf("port 80 became %v", got)
 			}
@@ -216,11 +224,11 @@ func TestRFC4787REQ3NoOverloading(t *testing.T) {
 }
 
 func TestAllocation(t *testing.T) {
-	g := newBench(t, Behaviour{Allocation: Preserve})
+	g := newBench(t, Behaviour{Ports: Ports{Allocation: PreserveNext}})
 	if a, b := g.leaves(x, y1), g.leaves(x2, y1); a.Port() != 5000 || b.Port() != 5001 {
 		t.Errorf("preserve: %v and %v", a, b)
 	}
-	g = newBench(t, Behaviour{Allocation: Sequential, Mapping: AddressAndPortDependent})
+	g = newBench(t, Behaviour{Ports: Ports{Allocation: Sequential}, Mapping: AddressAndPortDependent})
 	a, b := g.leaves(x, y1), g.leaves(x, y2)
 	if b.Port() != a.Port()+1 {
 		t.Errorf("sequential: %v and %v", a, b)
@@ -228,14 +236,14 @@ func TestAllocation(t *testing.T) {
 	if c, _ := g.tcpOut(x, y1, ip.SYN); c.Port() == b.Port()+1 {
 		t.Errorf("sequential: TCP continues UDP's ports")
 	}
-	g = newBench(t, Behaviour{Allocation: Random, Mapping: AddressAndPortDependent})
+	g = newBench(t, Behaviour{Ports: Ports{Allocation: Random}, Mapping: AddressAndPortDependent})
 	if a, b, c := g.leaves(x, y1).Port(), g.leaves(x, y2).Port(), g.leaves(x, z1).Port(); b == a+1 && c == b+1 {
 		t.Errorf("random: %d %d %d", a, b, c)
 	}
 }
 
 func TestAllPortsTaken(t *testing.T) {
-	for _, how := range []Allocation{Preserve, Sequential, Random} {
+	for _, how := range []Allocation{PreserveNext, Sequential, Random} {
 		p := newPool(1023)
 		r := rand.New(rand.NewPCG(1, 1))
 		seen := make(map[uint16]bool)
@@ -261,7 +269,7 @@ func TestAllPortsTaken(t *testing.T) {
 func TestRFC4787REQ5Timer(t *testing.T) {
 	combinations(t, func(t *testing.T, b Behaviour) {
 		for _, timeout := range []time.Duration{0, 20 * time.Second} {
-			b.UDPTimeout = timeout
+			b.Timers.UDP = timeout
 			want := timeout
 			if want == 0 {
 				want = 5 * time.Minute
@@ -293,7 +301,7 @@ func TestRFC4787REQ5Timer(t *testing.T) {
 
 // Each remote has its own timer, and the mapping lives as long as any.
 func TestTimersOfSessions(t *testing.T) {
-	g := newBench(t, Behaviour{Filtering: AddressAndPortDependent, UDPTimeout: time.Minute})
+	g := newBench(t, Behaviour{Filtering: AddressAndPortDependent, Timers: Timers{UDP: time.Minute}})
 	at := g.leaves(x, y1)
 	g.now = g.now.Add(40 * time.Second)
 	if got := g.leaves(x, z1); got != at {
@@ -315,7 +323,7 @@ func TestRFC4787REQ9Hairpin(t *testing.T) {
 			g := newBench(t, b)
 			at2 := g.leaves(x2, y1)
 			p, v := g.pass(g.Outbound, udpPacket(x, at2))
-			if want := b.Hairpin != NoHairpin && b.Filtering == EndpointIndependent; (v.Action == Return) != want {
+			if want := b.Hairpin != NoHairpin && b.Filtering == EndpointIndependent; (v.Action == Forward && v.To == Inside) != want {
 				t.Fatalf("hairpin %d, unasked: %+v", b.Hairpin, v)
 			}
 			if b.Hairpin == NoHairpin {
@@ -335,11 +343,11 @@ func TestRFC4787REQ9Hairpin(t *testing.T) {
 			if b.Mapping != EndpointIndependent && b.Filtering != EndpointIndependent {
 				return // no punching there
 			}
-			if v.Action != Return {
+			if v.Action != Forward || v.To != Inside {
 				t.Fatalf("hairpin %d, asked: %+v", b.Hairpin, v)
 			}
 			p, v = g.pass(g.Outbound, udpPacket(x, at2))
-			if v.Action != Return || p.Dst != x2 {
+			if v.To != Inside || p.Dst != x2 {
 				t.Fatalf("hairpin %d: %+v to %v", b.Hairpin, v, p.Dst)
 			}
 			if want := b.Hairpin == HairpinInternalSource; (p.Src == x) != want || !want && p.Src.Addr() != ours {
@@ -456,8 +464,8 @@ func TestRFC5508Echo(t *testing.T) {
 }
 
 func TestBlockUDP(t *testing.T) {
-	for _, open := range []bool{false, true} {
-		g := newBench(t, Behaviour{BlockUDP: true, Open: open})
+	for _, mode := range []Mode{Translate, Open} {
+		g := newBench(t, Behaviour{BlockUDP: true, Mode: mode})
 		if _, v := g.pass(g.Outbound, udpPacket(x, y1)); v.Reason != Blocked {
 			t.Errorf("out: %+v", v)
 		}
@@ -471,7 +479,7 @@ func TestBlockUDP(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	g := newBench(t, Behaviour{Open: true})
+	g := newBench(t, Behaviour{Mode: Open})
 	if got := g.enters(y1, x); got != x {
 		t.Errorf("in: %v", got)
 	}
@@ -485,7 +493,9 @@ func TestOpen(t *testing.T) {
 func TestFirewall(t *testing.T) {
 	combinations(t, func(t *testing.T, b Behaviour) {
 		for _, c := range []struct{ x, y, z netip.AddrPort }{{x, y1, z1}, {x6, y6, z6}} {
-			b.Firewall = c.x.Addr().Is4()
+			if c.x.Addr().Is4() {
+				b.Mode = Firewall
+			}
 			g := newBench(t, b)
 			if g.enters(c.y, c.x).IsValid() {
 				t.Fatal("came in unasked")
@@ -521,7 +531,7 @@ func TestRefusals(t *testing.T) {
 		{"echo reply", g.Outbound, ip.AppendEcho(nil, x.Addr(), y1.Addr(), 64, ip.EchoReply, 1, 1, nil), NoMapping},
 		{"middle of a connection", g.Outbound, tcpPacket(x, y1, ip.ACK), NoMapping},
 	} {
-		if v := c.f(g.now, c.pkt); v != (Verdict{Drop, c.want}) {
+		if v := c.f(g.now, c.pkt); v != (Verdict{Action: Drop, Reason: c.want}) {
 			t.Errorf("%s: %+v", c.what, v)
 		}
 	}
@@ -570,8 +580,8 @@ func TestNewRefuses(t *testing.T) {
 	for _, cfg := range []Config{
 		{},
 		{Rand: rand.NewPCG(0, 0), Inside: inside},
-		{Rand: rand.NewPCG(0, 0), Behaviour: Behaviour{Mapping: 3}},
-		{Rand: rand.NewPCG(0, 0), Behaviour: Behaviour{UDPTimeout: -1}},
+		{Rand: rand.NewPCG(0, 0), Behaviour: Behaviour{Mapping: 9}},
+		{Rand: rand.NewPCG(0, 0), Behaviour: Behaviour{Timers: Timers{UDP: -1}}},
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)

@@ -65,7 +65,7 @@ func (p *pool) from(port uint16) uint16 {
 // allocate takes a port for a new mapping of the internal port.
 func (p *pool) allocate(how Allocation, internal uint16, rnd *rand.Rand) (uint16, bool) {
 	in := rangeOf(internal)
-	if how != Preserve {
+	if how != PreserveNext {
 		in = 1
 	}
 	if p.free[in] == 0 {
@@ -73,7 +73,7 @@ func (p *pool) allocate(how Allocation, internal uint16, rnd *rand.Rand) (uint16
 	}
 	var port uint16
 	switch how {
-	case Preserve:
+	case PreserveNext:
 		port = p.from(internal)
 	case Sequential:
 		port = p.last + 1

@@ -82,10 +82,10 @@ func (c *refConn) alive(now time.Time) bool {
 }
 
 func (r *reference) timeout() time.Duration {
-	if r.b.UDPTimeout == 0 {
+	if r.b.Timers.UDP == 0 {
 		return 5 * time.Minute
 	}
-	return r.b.UDPTimeout
+	return r.b.Timers.UDP
 }
 
 // forget drops what nothing remembers.
@@ -101,7 +101,7 @@ func (r *reference) taken(proto ip.Proto, port uint16) bool {
 	return slices.ContainsFunc(r.mappings, func(m *refMapping) bool { return m.proto == proto && m.external == netip.AddrPortFrom(ours, port) })
 }
 
-func (r *reference) translates(a netip.Addr) bool { return a.Is4() && !r.b.Firewall }
+func (r *reference) translates(a netip.Addr) bool { return a.Is4() && r.b.Mode == Translate }
 
 // out is the mapping for an outbound packet. A random port is learnt from the
 // gateway's, which must have been free.
@@ -128,11 +128,11 @@ func (r *reference) out(now time.Time, proto ip.Proto, src, dst netip.AddrPort, 
 		if r.translates(src.Addr()) {
 			port := src.Port()
 			switch {
-			case r.b.Allocation == Random || r.b.Allocation == Sequential && r.last[proto] == 0:
+			case r.b.Ports.Allocation == Random || r.b.Ports.Allocation == Sequential && r.last[proto] == 0:
 				if port = learnt.Port(); r.taken(proto, port) || port < 1024 {
 					return nil, fmt.Errorf("port %d was given out", port)
 				}
-			case r.b.Allocation == Sequential:
+			case r.b.Ports.Allocation == Sequential:
 				port = r.last[proto] + 1
 			}
 			for port < 1024 || r.taken(proto, port) {
@@ -193,9 +193,9 @@ func (r *reference) in(now time.Time, proto ip.Proto, src, dst netip.AddrPort, f
 func TestRandomWalkAgainstReference(t *testing.T) {
 	seed := uint64(0)
 	combinations(t, func(t *testing.T, b Behaviour) {
-		for _, b.Allocation = range []Allocation{Preserve, Sequential, Random} {
+		for _, b.Ports.Allocation = range []Allocation{PreserveNext, Sequential, Random} {
 			for _, b.Hairpin = range []Hairpin{NoHairpin, HairpinInternalSource, HairpinExternalSource} {
-				for _, b.Firewall = range []bool{false, true} {
+				for _, b.Mode = range []Mode{Translate, Firewall} {
 					seed++
 					if err := walk(t, b, seed, 500); err != nil {
 						t.Fatalf("%+v, seed %d: %v", b, seed, err)
@@ -207,7 +207,7 @@ func TestRandomWalkAgainstReference(t *testing.T) {
 }
 
 func walk(t *testing.T, b Behaviour, seed uint64, steps int) error {
-	b.UDPTimeout = time.Minute
+	b.Timers.UDP = time.Minute
 	g := newBench(t, b)
 	ref := &reference{b: b, last: make(map[ip.Proto]uint16)}
 	r := rand.New(rand.NewPCG(seed, seed))
@@ -253,14 +253,14 @@ func walk(t *testing.T, b Behaviour, seed uint64, steps int) error {
 			}
 		}
 		p, v := g.pass(g.Outbound, build(src, dst))
-		if hairpin && (b.Hairpin == NoHairpin || b.Firewall) {
+		if hairpin && (b.Hairpin == NoHairpin || b.Mode == Firewall) {
 			if v.Reason != NoHairpinning {
 				return fmt.Errorf("step %d: hairpin: %+v", step, v)
 			}
 			continue
 		}
 		learnt := p.Src
-		if v.Action == Return && b.Hairpin == HairpinInternalSource || v.Action == Drop {
+		if (v.Action == Forward && v.To == Inside) && b.Hairpin == HairpinInternalSource || v.Action == Drop {
 			for _, m := range g.Mappings(g.now) {
 				if m.Proto == proto && m.Internal == src && (!ref.translates(src.Addr()) || m.Remote == b.Mapping.depends(dst)) {
 					learnt = m.External
@@ -271,28 +271,28 @@ func walk(t *testing.T, b Behaviour, seed uint64, steps int) error {
 		if err != nil {
 			return fmt.Errorf("step %d: %w", step, err)
 		}
-		want := Drop
+		want := Verdict{Action: Drop}
 		switch {
 		case m == nil:
 		case !hairpin:
-			want = Forward
+			want = Verdict{Action: Forward, To: Outside}
 			if p.Src != m.external {
 				return fmt.Errorf("step %d: %v out, %v > %v: source %v, want %v", step, proto, src, dst, p.Src, m.external)
 			}
 		default:
 			if to := ref.in(g.now, proto, m.external, dst, flags); to != nil {
-				want = Return
+				want = Verdict{Action: Forward, To: Inside}
 				from := m.external
 				if b.Hairpin == HairpinInternalSource {
 					from = src
 				}
-				if v.Action == Return && (p.Dst != to.internal || p.Src != from) {
+				if (v.Action == Forward && v.To == Inside) && (p.Dst != to.internal || p.Src != from) {
 					return fmt.Errorf("step %d: hairpin %v > %v became %v > %v", step, src, dst, p.Src, p.Dst)
 				}
 			}
 		}
-		if v.Action != want {
-			return fmt.Errorf("step %d: %v flags %#x out, %v > %v: %+v, want action %d", step, proto, flags, src, dst, v, want)
+		if v.Action != want.Action || v.To != want.To {
+			return fmt.Errorf("step %d: %v flags %#x out, %v > %v: %+v, want %+v", step, proto, flags, src, dst, v, want)
 		}
 		if got := g.Stats().Mappings; got != len(ref.mappings) {
 			return fmt.Errorf("step %d: %d mappings, want %d", step, got, len(ref.mappings))

@@ -12,8 +12,7 @@ type Action uint8
 
 const (
 	Drop    Action = iota
-	Forward        // to the other side
-	Return         // to the side it came from: a hairpin
+	Forward        // to the side that the verdict names
 )
 
 // Reason is why a packet was dropped.
@@ -40,17 +39,19 @@ func (r Reason) String() string {
 	}[r]
 }
 
-// Verdict is an action, with the reason of Drop.
+// Verdict is an action, with the side to forward to, or the reason of Drop. A
+// packet to the side that it came from is a hairpin.
 type Verdict struct {
 	Action Action
+	To     Side
 	Reason Reason
 }
 
-func verdict(a Action, r Reason) Verdict {
+func verdict(to Side, r Reason) Verdict {
 	if r != None {
-		return Verdict{Drop, r}
+		return Verdict{Action: Drop, Reason: r}
 	}
-	return Verdict{Action: a}
+	return Verdict{Action: Forward, To: to}
 }
 
 // Stats counts packets by verdict, and what is remembered now.
@@ -60,14 +61,14 @@ type Stats struct {
 	Mappings, Sessions    int
 }
 
-func (g *Gateway) count(v Verdict) Verdict {
-	switch v.Action {
-	case Forward:
-		g.stats.Forwarded++
-	case Return:
+func (g *Gateway) count(from Side, v Verdict) Verdict {
+	switch {
+	case v.Action == Drop:
+		g.stats.Dropped[v.Reason]++
+	case v.To == from:
 		g.stats.Hairpinned++
 	default:
-		g.stats.Dropped[v.Reason]++
+		g.stats.Forwarded++
 	}
 	return v
 }
