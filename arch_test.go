@@ -46,6 +46,12 @@ var layers = []layer{
 		"the gateway knows IP, and nothing of bodkin"},
 	{"internal/machine/nat/ip", "", "", pure,
 		"IP is a codec, kept by its only machine"},
+	{"internal/machine/dhcp", "internal/machine/nat/ip", "github.com/insomniacslk/dhcp", strings.Replace(pure, "net ", "", 1),
+		"as all machines; the DHCP library speaks in net's addresses"},
+	{"internal/machine/portmap", "internal/machine/nat/ip", "", pure,
+		"it asks for mappings through a seam of its own, and knows no gateway"},
+	{"internal/machine/router", "internal/machine/nat internal/machine/dhcp internal/machine/portmap", "", pure,
+		"the one machine that is made of others: the box around the gateway"},
 	{"internal/machine/rendezvous", "internal/identity internal/wire", "", strings.Replace(pure, "crypto/rand ", "", 1),
 		"as all machines; a client whose owner gives it no randomness seeds itself"},
 	{"internal/netio", "internal/identity internal/wire internal/machine", "golang.org/x/net golang.org/x/sys", "log testing",
@@ -58,10 +64,12 @@ var layers = []layer{
 		"it measures the server from outside; only tests use it"},
 	{"", "internal/identity internal/wire internal/machine internal/netio internal/link", "", "testing",
 		"the library brings its users no server, no lab and no command line"},
-	{"internal/lab/scenario", "internal/machine/nat internal/wire", "", strings.Replace(outside, "time ", "", 1),
+	{"internal/lab/scenario", "internal/machine/nat internal/machine/dhcp internal/machine/portmap internal/wire", "github.com/goccy/go-yaml", strings.Replace(outside, "time ", "", 1),
 		"scenarios are data"},
-	{"internal/lab", "internal/lab internal/machine/nat internal/wire", "any", "testing",
+	{"internal/lab", "internal/lab internal/machine/nat internal/machine/dhcp internal/machine/portmap internal/machine/router internal/wire", "any", "testing",
 		"a lab that knew the product could not put it to the test"},
+	{"lab", "internal/lab internal/machine/nat internal/machine/dhcp internal/machine/portmap", "", "",
+		"the lab for everyone's programs and tests: names for what internal/lab does"},
 	{"cmd", "", "any", "testing",
 		"the top: it may use everything"},
 	{"docs", "", "", "",
@@ -70,7 +78,8 @@ var layers = []layer{
 
 // onlyHere are directories that only those named may import, beside tests.
 var onlyHere = map[string]string{
-	"internal/lab":         "internal/lab cmd",
+	"internal/lab":         "internal/lab lab cmd",
+	"lab":                  "cmd",
 	"internal/server/load": "",
 }
 

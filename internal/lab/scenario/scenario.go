@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
 
 // Internet is the name of the network that every topology has: the one
@@ -25,25 +27,52 @@ type Topology struct {
 type Host struct {
 	Name string
 	Port Port
+	// Firewall, if set, stands between the host and its network.
+	Firewall *nat.Behaviour
 }
 
 // Gateway joins an inside network to an outside one. Hosts of the inside
-// network use the gateway's inside address as their default route.
+// network use the gateway's inside address as their default route. So do those
+// of the DMZ, if it has one.
 type Gateway struct {
 	Name    string
 	Inside  Port
 	Outside Port
+	DMZ     *Port
 	NAT     nat.Behaviour
+	Static  []nat.Static
+	// DHCP serves the inside; DMZ hosts have fixed addresses.
+	DHCP    *dhcp.Pool
+	PortMap portmap.Behaviour
+	Proxy   Proxy
+	// Kernel lets the kernel's nftables translate, where a lab in namespaces
+	// would use our own gateway.
+	Kernel bool
+	// MaxMappings bounds the table; zero is nat's default.
+	MaxMappings int
+}
+
+// Proxy is what the gateway relays itself instead of forwarding.
+type Proxy struct {
+	HTTP  uint16 // port of an HTTP proxy (CONNECT and plain requests) on the inside address; zero: none
+	SOCKS uint16 // port of a SOCKS5 proxy
+	// Transparent sends TCP connections to ports 80 and 443 through a proxy
+	// that their makers do not see.
+	Transparent bool
+	// Only lets nothing else out of the inside network.
+	Only bool
 }
 
 // Port is an attachment to a network. Two ports on a network reach each other
 // through the access links of both: a packet is delayed by the sum.
 type Port struct {
 	Network string
-	// Addrs has at most one IPv4 and one IPv6 prefix: this port's address
-	// with the length of the network's prefix.
+	// Addrs are this port's addresses, each with the length of the network's
+	// prefix. The first of a family is the one that it sends from.
 	Addrs []netip.Prefix
-	Link  Link
+	// DHCP gets the IPv4 address from the network's gateway.
+	DHCP bool
+	Link Link
 }
 
 // Link is what happens to packets on a port, in each direction.
@@ -52,8 +81,9 @@ type Link struct {
 	Jitter  time.Duration // uniform, added to Delay; reorders
 	Loss    float64       // share of packets dropped, 0 to 1
 	Reorder float64       // share of packets that overtake the ones before by waiting no Delay
+	Repeat  float64       // share of packets that arrive twice
 	Rate    int64         // bits per second; 0 is unlimited
-	MTU     int           // larger IP packets are dropped; 0 is 1500
+	MTU     int           // larger IP packets are dropped; 0 is 1500. Gateways say so (RFC 1191)
 }
 
 // Outcome is what a connection must come to.
