@@ -1,5 +1,3 @@
-// Package dhcp is both ends of DHCP for IPv4 (RFC 2131) as pure state machines:
-// a server that leases the addresses of one network, and a client.
 package dhcp
 
 import (
@@ -13,12 +11,18 @@ type Pool struct {
 	// mean the whole prefix but for the server's own address.
 	First netip.Addr `yaml:"first"`
 	Last  netip.Addr `yaml:"last"`
-	// Lease is how long an address is lent; zero is an hour. Automatic
-	// allocation lends for ever.
+	// Lease is how long an address is lent, in whole seconds; zero is an hour.
+	// Automatic allocation lends for ever.
 	Lease     time.Duration `yaml:"lease"`
 	Automatic bool          `yaml:"automatic"`
-	// Manual are the addresses that belong to a hardware address.
+	// Manual are the addresses that belong to a hardware address. They may lie
+	// outside of First and Last.
 	Manual map[string]netip.Addr `yaml:"manual"`
 	// DNS servers to tell of.
 	DNS []netip.Addr `yaml:"dns"`
+	// MTU to tell of; zero tells none.
+	MTU int `yaml:"mtu"`
+	// Probe pings an address before it is offered (RFC 2131 section 3.1 point
+	// 2). An offer waits for that.
+	Probe bool `yaml:"probe"`
 }
