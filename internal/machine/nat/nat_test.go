@@ -11,10 +11,6 @@ import (
 
 var dependences = []Dependence{EndpointIndependent, AddressDependent, AddressAndPortDependent}
 
-func (d Dependence) String() string {
-	return [...]string{"EI", "AD", "APD"}[d]
-}
-
 func ep(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // Inside and outside endpoints that the tests use. Y and Z are remote hosts.
