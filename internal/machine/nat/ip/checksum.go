@@ -45,18 +45,18 @@ func pseudo(addrs []byte, proto uint8, n int) uint64 {
 	return add(uint64(proto)+uint64(n), addrs)
 }
 
-// delta is what the sum changes by when old is overwritten by new, for
-// RFC 1624 equation 3.
-func delta(old, new []byte) uint64 {
-	var d uint64
-	for i := 0; i+1 < len(old); i += 2 {
-		d += uint64(^binary.BigEndian.Uint16(old[i:])) + uint64(binary.BigEndian.Uint16(new[i:]))
-	}
-	return d
-}
+// A delta is what a sum changes by when words are overwritten: the new ones
+// less the old ones (RFC 1624 equation 3). Deltas add up; 2^16 is 1 in this
+// arithmetic, so words of 32 bits do as well as those of 16.
+func delta16(old, new uint16) uint64 { return uint64(^old) + uint64(new) }
+func delta32(old, new uint32) uint64 { return uint64(^old) + uint64(new) }
 
-// adjust applies a delta to the checksum in b[:2].
+// adjust applies a delta below 2^48 to the checksum in b[:2].
 func adjust(b []byte, d uint64) {
-	hc := binary.BigEndian.Uint16(b)
-	binary.BigEndian.PutUint16(b, ^fold(uint64(^hc)+d))
+	d += uint64(^binary.BigEndian.Uint16(b))
+	d = d>>32 + d&0xffffffff
+	d = d>>16 + d&0xffff
+	d = d>>16 + d&0xffff
+	d = d>>16 + d&0xffff
+	binary.BigEndian.PutUint16(b, ^uint16(d))
 }

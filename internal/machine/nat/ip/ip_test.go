@@ -124,7 +124,7 @@ func TestChecksumDetectsDamage(t *testing.T) {
 			continue // then it is another length of packet
 		}
 		b[i] ^= 1 << r.IntN(8)
-		if p.Proto == UDP && p.Is4() && b[p.sums] == 0 && b[p.sums+1] == 0 {
+		if p.Proto == UDP && p.Is4() && b[p.sum] == 0 && b[p.sum+1] == 0 {
 			continue // "no checksum"
 		}
 		if p.ChecksumOK() {
@@ -221,7 +221,7 @@ func TestErrorsQuote(t *testing.T) {
 		{"[2001:db8::1]:1000", "[2001:db8::2]:2000", "2001:db8::9"},
 	} {
 		src, dst := netip.MustParseAddrPort(ends[0]), netip.MustParseAddrPort(ends[1])
-		for _, cause := range []Cause{PortUnreachable, HostUnreachable, TimeExceeded, AdminProhibited} {
+		for _, cause := range []Cause{PortUnreachable, HostUnreachable, TimeExceeded, AdminProhibited, TooBig} {
 			pkt := AppendTCP(nil, src, dst, 64, &Segment{Flags: SYN, Payload: make([]byte, 1400)})
 			b := AppendError(nil, netip.MustParseAddr(ends[2]), cause, pkt)
 			var p, q Packet

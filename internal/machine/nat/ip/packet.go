@@ -3,11 +3,12 @@
 //
 //	IPv4   version 4, IHL | TOS | length(2) | id(2) | flags, offset(2) | TTL | protocol | checksum(2) | source(4) | destination(4) | options
 //	IPv6   version 6, class, label(4) | payload length(2) | next header | hop limit | source(16) | destination(16) | extension headers
+//	part   next header | 0 | offset, flags(2) | id(4): the IPv6 extension header of a fragment
 //	UDP    source port(2) | destination port(2) | length(2) | checksum(2)
 //	TCP    source port(2) | destination port(2) | sequence(4) | acknowledgement(4) | offset | flags | window(2) | checksum(2) | urgent(2) | options
 //	ICMP   type | code | checksum(2) | echo: identifier(2), sequence(2); error: unused(4), then the packet that caused it, perhaps cut
 //
-// Only IPv4 is ever edited: nothing here translates IPv6.
+// Only IPv4 addresses are ever edited: nothing here translates IPv6.
 package ip
 
 import (
@@ -40,12 +41,13 @@ const (
 	Error                   // quotes a packet
 )
 
-// Protocol numbers, and ICMP types and codes.
+// Protocol numbers.
 const (
-	protoICMP   = 1
-	protoTCP    = 6
-	protoUDP    = 17
-	protoICMPv6 = 58
+	protoICMP     = 1
+	protoTCP      = 6
+	protoUDP      = 17
+	protoFragment = 44
+	protoICMPv6   = 58
 )
 
 const (
@@ -54,6 +56,9 @@ const (
 	RST
 	PSH
 	ACK
+	URG
+	ECE
+	CWR
 )
 
 var (
@@ -68,12 +73,19 @@ type Packet struct {
 	Proto    Proto
 	Kind     Kind
 	TTL      uint8
-	// Fragment says that this is a part of a packet; its ports are not read.
-	Fragment bool
+	// Fragment says that this is a part of a packet, and Headless that it is
+	// not the first: it has no ports.
+	Fragment, Headless bool
+	// Partial says that the transport checksum field holds the sum of the
+	// pseudo-header alone, because a device is to finish it. Whoever decodes
+	// sets it.
+	Partial bool
 
-	l4   int  // where the transport header starts
 	cut  bool // quoted in an ICMP error, so maybe incomplete
-	sums int  // where the transport checksum stands; 0: it has none
+	l4   int  // where the transport header starts
+	part int  // where the IPv6 fragment header starts; 0: there is none
+	// Where in Data these stand; 0: nowhere.
+	srcPort, dstPort, sum int
 }
 
 // Decode reads b, which p refers to from then on.
@@ -112,9 +124,12 @@ func (p *Packet) decode4(b []byte) error {
 	}
 	p.Data = b[:total]
 	p.TTL = b[8]
-	src, dst := netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
-	p.Fragment = binary.BigEndian.Uint16(b[6:])&0x3fff != 0
-	return p.transport(b[9], src, dst)
+	if binary.BigEndian.Uint16(b[6:])&(moreParts4|offset4) != 0 {
+		if err := p.fragment(b[9] == protoTCP); err != nil {
+			return err
+		}
+	}
+	return p.transport(b[9], netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])))
 }
 
 // maxExtensions bounds the walk through IPv6 extension headers.
@@ -137,30 +152,48 @@ func (p *Packet) decode6(b []byte) error {
 	if src.Is4In6() || dst.Is4In6() {
 		return ErrHeader
 	}
-	p.l4 = 40
-	next := b[6]
-	for range maxExtensions {
-		switch next {
-		case 0, 43, 60: // hop-by-hop, routing, destination options
-			if p.l4+8 > total {
-				return ErrTruncated
-			}
-			next, p.l4 = b[p.l4], p.l4+8+int(b[p.l4+1])*8
-			if p.l4 > total {
-				return ErrTruncated
-			}
-			continue
-		case 44:
-			p.Fragment = true
-		}
-		break
+	next, err := p.extensions(b[6])
+	if err != nil {
+		return err
 	}
 	return p.transport(next, src, dst)
 }
 
+// extensions walks to the transport header and returns its number.
+func (p *Packet) extensions(next uint8) (uint8, error) {
+	p.l4 = 40
+	for range maxExtensions {
+		switch next {
+		case 0, 43, 60: // hop-by-hop, routing, destination options
+			if p.l4+8 > len(p.Data) {
+				return 0, ErrTruncated
+			}
+			next, p.l4 = p.Data[p.l4], p.l4+8+int(p.Data[p.l4+1])*8
+			if p.l4 > len(p.Data) {
+				return 0, ErrTruncated
+			}
+		case protoFragment:
+			if p.l4+8 > len(p.Data) {
+				return 0, ErrTruncated
+			}
+			if p.part != 0 {
+				return 0, ErrHeader
+			}
+			next, p.part, p.l4 = p.Data[p.l4], p.l4, p.l4+8
+			// A part that is the whole packet is none (RFC 6946).
+			if _, offset, more := p.Part(); offset != 0 || more {
+				if err := p.fragment(next == protoTCP); err != nil || p.Headless {
+					return next, err
+				}
+			}
+		default:
+			return next, nil
+		}
+	}
+	return next, nil
+}
+
 func (p *Packet) transport(proto uint8, src, dst netip.Addr) error {
-	b := p.Data[p.l4:]
-	var sport, dport uint16
 	switch {
 	case proto == protoUDP:
 		p.Proto = UDP
@@ -169,37 +202,32 @@ func (p *Packet) transport(proto uint8, src, dst netip.Addr) error {
 	case proto == protoICMP && src.Is4(), proto == protoICMPv6 && src.Is6():
 		p.Proto = ICMP
 	}
-	if !p.Fragment && p.Proto != Other {
+	var sport, dport uint16
+	if !p.Headless && p.Proto != Other {
+		b := p.Data[p.l4:]
 		if len(b) < 8 {
 			return ErrTruncated
 		}
-		switch p.Proto {
-		case UDP:
-			p.sums = p.l4 + 6
-			sport, dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-			if n := int(binary.BigEndian.Uint16(b[4:])); !p.cut && (n < 8 || n > len(b)) {
-				return ErrHeader
-			}
-		case TCP:
-			p.sums = p.l4 + 16
-			sport, dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-			if !p.cut && len(b) < 20 {
-				return ErrTruncated
-			}
-			if n := p.headerLen(b); !p.cut && (n < 20 || n > len(b)) {
-				return ErrHeader
-			}
-			if p.sums+2 > len(p.Data) {
-				p.sums = 0
-			}
-		case ICMP:
-			p.sums = p.l4 + 2
+		if p.Proto == ICMP {
+			p.sum = p.l4 + 2
 			p.Kind = kind(b[0], src.Is4())
 			switch p.Kind {
 			case EchoRequest:
-				sport = binary.BigEndian.Uint16(b[4:])
+				p.srcPort, sport = p.l4+4, binary.BigEndian.Uint16(b[4:])
 			case EchoReply:
-				dport = binary.BigEndian.Uint16(b[4:])
+				p.dstPort, dport = p.l4+4, binary.BigEndian.Uint16(b[4:])
+			}
+		} else {
+			p.srcPort, p.dstPort = p.l4, p.l4+2
+			sport, dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+			p.sum = p.l4 + 6
+			if p.Proto == TCP {
+				if p.sum = p.l4 + 16; p.sum+2 > len(p.Data) {
+					p.sum = 0
+				}
+			}
+			if err := p.lengths(b); err != nil && !p.cut {
+				return err
 			}
 		}
 	}
@@ -207,7 +235,27 @@ func (p *Packet) transport(proto uint8, src, dst netip.Addr) error {
 	return nil
 }
 
-func (p *Packet) headerLen(tcp []byte) int {
+// lengths holds what the transport header says about lengths against those
+// there are. The header must be in the first part as a whole (RFC 1858, RFC
+// 7112), or filters could not read it.
+func (p *Packet) lengths(b []byte) error {
+	if p.Proto == UDP {
+		n := int(binary.BigEndian.Uint16(b[4:]))
+		if n < 8 || n > len(b) && !p.Fragment {
+			return ErrHeader
+		}
+		return nil
+	}
+	if len(b) < 20 {
+		return ErrTruncated
+	}
+	if n := tcpHeaderLen(b); n < 20 || n > len(b) {
+		return ErrHeader
+	}
+	return nil
+}
+
+func tcpHeaderLen(tcp []byte) int {
 	if len(tcp) < 13 {
 		return 0
 	}
@@ -240,28 +288,20 @@ func kind(typ uint8, v4 bool) Kind {
 // Is4 reports whether the packet is IPv4.
 func (p *Packet) Is4() bool { return p.Data[0]>>4 == 4 }
 
-// TCPFlags are the flags of a TCP segment, none in other packets.
-func (p *Packet) TCPFlags() uint8 {
-	if p.Proto != TCP || p.Fragment || len(p.Data) < p.l4+14 {
-		return 0
-	}
-	return p.Data[p.l4+13]
-}
-
 // Transport is the transport header and what follows.
 func (p *Packet) Transport() []byte { return p.Data[p.l4:] }
 
 // Payload is what follows the UDP, TCP or ICMP header.
 func (p *Packet) Payload() []byte {
 	b := p.Transport()
-	if p.Fragment {
+	if p.Headless {
 		return b
 	}
 	switch p.Proto {
 	case UDP:
 		return b[8:max(8, min(len(b), int(binary.BigEndian.Uint16(b[4:]))))]
 	case TCP:
-		return b[min(len(b), p.headerLen(b)):]
+		return b[min(len(b), tcpHeaderLen(b)):]
 	case ICMP:
 		return b[8:]
 	}
@@ -277,7 +317,7 @@ func (p *Packet) Quoted(q *Packet) error {
 	if err := q.decode(p.Data[p.l4+8:], true); err != nil {
 		return err
 	}
-	if q.Is4() != p.Is4() || q.Fragment {
+	if q.Is4() != p.Is4() || q.Headless {
 		return ErrHeader
 	}
 	return nil
