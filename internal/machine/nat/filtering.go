@@ -26,6 +26,7 @@ type session struct {
 	conns   uint32 // the connections that an address stands for
 	class   class
 	tcp     tcpState
+	track   uint32 // what follow keeps elsewhere; 0 at first
 }
 
 func (g *Gateway) sessionHash(m uint32, remote netip.AddrPort) uint32 {
@@ -52,7 +53,7 @@ func (g *Gateway) newSession(m uint32, remote netip.AddrPort, most int) uint32 {
 	if g.bySession.used >= most {
 		return 0
 	}
-	s := session{remote: remote, mapping: m, class: classes}
+	s := session{remote: remote, mapping: m, class: noClass}
 	ref := g.freeSession
 	if ref != 0 {
 		g.freeSession = g.sessions[ref].next
@@ -71,8 +72,9 @@ func (g *Gateway) newSession(m uint32, remote netip.AddrPort, most int) uint32 {
 func (g *Gateway) dropSession(ref uint32) {
 	g.unlink(ref)
 	s := &g.sessions[ref]
+	g.unfollow(s)
 	at := s.mapping
-	if g.mappings[at].proto == ip.TCP && g.cfg.Filtering == AddressDependent && s.remote.Port() != 0 {
+	if g.mappings[at].proto == ip.TCP && g.tcpPolicy.Filtering == AddressDependent && s.remote.Port() != 0 {
 		g.leave(at, s.remote)
 	}
 	g.bySession.remove(g.sessionHash(at, s.remote), ref)
@@ -85,45 +87,42 @@ func (g *Gateway) dropSession(ref uint32) {
 	}
 }
 
-// permit records that m sent p to remote, and refreshes what that keeps alive
-// (RFC 4787 REQ-6: outbound). False: the table is full.
-func (g *Gateway) permit(m uint32, p *ip.Packet, remote netip.AddrPort) bool {
+// permit records that the flow's internal end sends to remote, and refreshes
+// what that keeps alive (RFC 4787 REQ-6: outbound). False: the table is full.
+func (g *Gateway) permit(f *flow, p *ip.Packet, remote netip.AddrPort) bool {
+	c := noClass
 	switch p.Proto {
+	case ip.TCP:
+		return g.connection(f, remote, g.maxSessions)
 	case ip.UDP:
-		return g.keep(m, g.cfg.Filtering.depends(remote), classUDP)
+		c = classUDP
 	case ip.ICMP:
-		return g.keep(m, g.cfg.Filtering.depends(remote), classICMP)
+		c = classICMP
 	}
-	return g.connection(m, p, remote, outbound, g.maxSessions)
-}
-
-// keep makes sure that m has the session.
-func (g *Gateway) keep(m uint32, remote netip.AddrPort, c class) bool {
-	ref := g.sessionOf(m, remote)
-	if ref == 0 {
-		if ref = g.newSession(m, remote, g.maxSessions); ref == 0 {
+	remote = g.policy(p.Proto).Filtering.depends(remote)
+	if f.session = g.sessionOf(f.mapping, remote); f.session == 0 {
+		if f.session = g.newSession(f.mapping, remote, g.maxSessions); f.session == 0 {
 			return false
 		}
+		f.fresh = true
 	}
-	g.touch(ref, c)
+	g.touch(f.session, c)
 	return true
 }
 
-// connection keeps track of a TCP connection, maybe a new one. False: the
-// table holds most already.
-func (g *Gateway) connection(m uint32, p *ip.Packet, remote netip.AddrPort, d direction, most int) bool {
-	ref := g.sessionOf(m, remote)
-	if ref == 0 {
-		if g.cfg.Filtering == AddressDependent && !g.join(m, remote, most-1) {
-			return false
-		}
-		if ref = g.newSession(m, remote, most); ref == 0 {
-			return false
-		}
+// connection finds or makes the session of a TCP connection. False: the table
+// holds most already.
+func (g *Gateway) connection(f *flow, remote netip.AddrPort, most int) bool {
+	if f.session = g.sessionOf(f.mapping, remote); f.session != 0 {
+		return true
 	}
-	s := &g.sessions[ref]
-	s.tcp = s.tcp.next(p.TCPFlags(), d)
-	g.touch(ref, s.tcp.class())
+	if g.tcpPolicy.Filtering == AddressDependent && !g.join(f.mapping, remote, most-1) {
+		return false
+	}
+	if f.session = g.newSession(f.mapping, remote, most); f.session == 0 {
+		return false
+	}
+	f.fresh = true
 	return true
 }
 
@@ -149,19 +148,21 @@ func (g *Gateway) leave(m uint32, remote netip.AddrPort) {
 	}
 }
 
-// admit decides about a packet that remote sent to m.
-func (g *Gateway) admit(m uint32, p *ip.Packet, remote netip.AddrPort) Reason {
+// admit decides whether a packet from outside may come to the mapping at its
+// destination.
+func (g *Gateway) admit(f *flow, p *ip.Packet) Reason {
 	if p.Proto != ip.TCP {
-		if g.sessionOf(m, g.cfg.Filtering.depends(remote)) == 0 {
+		f.session = g.sessionOf(f.mapping, g.udpPolicy.Filtering.depends(p.Src))
+		if f.session == 0 {
 			return Filtered
 		}
 		return None
 	}
-	if g.sessionOf(m, remote) == 0 && (p.TCPFlags()&(ip.SYN|ip.ACK|ip.RST) != ip.SYN || !g.invited(m, remote)) {
+	if g.sessionOf(f.mapping, p.Src) == 0 && (!opens(p) || !g.invited(f.mapping, p.Src)) {
 		return Filtered
 	}
 	// Strangers may fill half of the table at most.
-	if !g.connection(m, p, remote, inbound, g.maxSessions/2) {
+	if !g.connection(f, p.Src, g.maxSessions/2) {
 		return TableFull
 	}
 	return None
@@ -169,7 +170,7 @@ func (g *Gateway) admit(m uint32, p *ip.Packet, remote netip.AddrPort) Reason {
 
 // invited reports whether remote may open a TCP connection to m.
 func (g *Gateway) invited(m uint32, remote netip.AddrPort) bool {
-	switch g.cfg.Filtering {
+	switch g.tcpPolicy.Filtering {
 	case EndpointIndependent:
 		return true
 	case AddressDependent:
@@ -181,11 +182,11 @@ func (g *Gateway) invited(m uint32, remote netip.AddrPort) bool {
 // quotable reports whether an ICMP error about a packet from m to remote can
 // be genuine: whether m has sent there.
 func (g *Gateway) quotable(m uint32, proto ip.Proto, remote netip.AddrPort) bool {
-	if key := g.mappings[m].remote; key.IsValid() && g.cfg.Mapping.depends(remote) != key {
+	if key := g.mappings[m].remote; key.IsValid() && g.policy(proto).Mapping.depends(remote) != key {
 		return false
 	}
 	if proto != ip.TCP {
-		remote = g.cfg.Filtering.depends(remote)
+		remote = g.policy(proto).Filtering.depends(remote)
 	}
 	return g.sessionOf(m, remote) != 0
 }

@@ -77,9 +77,13 @@ type Gateway struct {
 	lists       [classes]list
 	pools       [ip.ICMP + 1][]*pool // by protocol and external address
 
-	packet ip.Packet // the packet at hand
-	quoted ip.Packet // the packet that it quotes
-	stats  Stats
+	udpPolicy, tcpPolicy Policy // UDP's is ICMP's too
+
+	packet  ip.Packet // the packet at hand
+	offload Offload   // of the packet at hand
+	quoted  ip.Packet // the packet that it quotes
+	queue   []Out     // for Poll
+	stats   Stats
 }
 
 // New refuses what no gateway can be.
@@ -109,6 +113,11 @@ func New(cfg Config) (*Gateway, error) {
 	}
 
 	g := &Gateway{cfg: cfg, rnd: rand.New(cfg.Rand)}
+	g.udpPolicy = Policy{Mapping: cfg.Mapping, Filtering: cfg.Filtering, Hairpin: cfg.Hairpin}
+	g.tcpPolicy = g.udpPolicy
+	if cfg.TCPPolicy != nil {
+		g.tcpPolicy = *cfg.TCPPolicy
+	}
 	for i, a := range cfg.Own[Outside] {
 		if a.Is4() {
 			g.translated = append(g.translated, uint8(i))
@@ -138,6 +147,7 @@ func (g *Gateway) Reset() {
 		classTransitory:  {timeout: int64(transitoryTimeout)},
 		classEstablished: {timeout: int64(establishedTimeout)},
 	}
+	g.queue = nil
 	for proto := range g.pools {
 		g.pools[proto] = make([]*pool, len(g.cfg.Own[Outside]))
 	}
@@ -147,146 +157,19 @@ func (g *Gateway) Reset() {
 // bytes of pkt behind the IP packet are left alone.
 func (g *Gateway) Handle(now time.Time, from Side, pkt []byte, off Offload) Verdict {
 	g.advance(now)
+	g.offload = off
 	p := &g.packet
-	v := verdict(Inside, g.check(p, pkt))
-	switch {
-	case v.Action == Drop:
-	case g.cfg.Mode == Open:
-		if from == Inside {
-			v.To = Outside
-		}
-	case from == Inside:
-		v = g.outbound(p)
-	case g.isInside(p.Src.Addr()):
-		v = verdict(Inside, BadAddress)
-	default:
-		v = verdict(Inside, g.inbound(p))
+	if p.Decode(pkt) != nil || (p.Proto == ip.UDP || p.Proto == ip.TCP) && !p.Fragment && (p.Src.Port() == 0 || p.Dst.Port() == 0) {
+		return g.count(from, drop(Malformed))
 	}
-	if v.Action != Drop {
-		p.DecrementTTL()
+	v := g.route(from, p)
+	if v.Action == Forward && from != Local && v.To != Local {
+		if !g.cfg.KeepTTL {
+			p.DecrementTTL()
+		}
+		if r := g.fit(from, v.To, p); r != None {
+			v = drop(r)
+		}
 	}
 	return g.count(from, v)
-}
-
-// Out is a packet that the gateway makes itself: an answer, or an ICMP error.
-type Out struct {
-	To     Side
-	Packet []byte // valid until the next call into the gateway
-}
-
-// Poll takes the next packet that is due.
-func (g *Gateway) Poll() (Out, bool) { return Out{}, false }
-
-// check is what every gateway does first.
-func (g *Gateway) check(p *ip.Packet, pkt []byte) Reason {
-	if p.Decode(pkt) != nil {
-		return Malformed
-	}
-	if g.cfg.BlockUDP && p.Proto == ip.UDP {
-		return Blocked
-	}
-	if p.TTL <= 1 {
-		return Expired
-	}
-	if (p.Proto == ip.UDP || p.Proto == ip.TCP) && !p.Fragment && (p.Src.Port() == 0 || p.Dst.Port() == 0) {
-		return Malformed
-	}
-	if g.cfg.Mode == Open {
-		return None
-	}
-	if p.Fragment || p.Proto == ip.Other || p.Proto == ip.ICMP && p.Kind == ip.Plain {
-		return Unsupported
-	}
-	return None
-}
-
-func (g *Gateway) outbound(p *ip.Packet) Verdict {
-	if !g.isInside(p.Src.Addr()) || g.isInside(p.Dst.Addr()) {
-		return verdict(Outside, BadAddress)
-	}
-	to := Outside
-	if slices.Contains(g.cfg.Own[Outside], p.Dst.Addr()) {
-		if g.cfg.Hairpin == NoHairpin || !g.translates(p.Src.Addr()) {
-			return verdict(to, NoHairpinning)
-		}
-		to = Inside
-	}
-	internal := p.Src
-	if p.Kind == ip.Error {
-		if reason := g.outboundError(p); reason != None {
-			return verdict(to, reason)
-		}
-	} else {
-		ref, reason := g.open(p)
-		if reason != None {
-			return verdict(to, reason)
-		}
-		if m := &g.mappings[ref]; m.addr != identity {
-			p.SetSrc(g.external(m))
-		}
-	}
-	if to == Inside {
-		if reason := g.inbound(p); reason != None {
-			return verdict(to, reason)
-		}
-		if g.cfg.Hairpin == HairpinInternalSource && p.Kind != ip.Error {
-			p.SetSrc(internal)
-		}
-	}
-	return verdict(to, None)
-}
-
-// open finds or makes the mapping for an outbound packet.
-func (g *Gateway) open(p *ip.Packet) (uint32, Reason) {
-	if p.Kind == ip.EchoReply {
-		return 0, NoMapping
-	}
-	ref := g.mappingOf(p.Proto, p.Src, p.Dst)
-	if p.Proto == ip.TCP && (ref == 0 || g.sessionOf(ref, p.Dst) == 0) &&
-		p.TCPFlags()&(ip.SYN|ip.ACK|ip.RST) != ip.SYN {
-		return 0, NoMapping
-	}
-	made := ref == 0
-	if made {
-		if ref = g.newMapping(p.Proto, p.Src, p.Dst); ref == 0 {
-			return 0, TableFull
-		}
-	}
-	if !g.permit(ref, p, p.Dst) {
-		if made && g.mappings[ref].sessions == 0 {
-			g.dropMapping(ref)
-		}
-		return 0, TableFull
-	}
-	return ref, None
-}
-
-// inbound translates p if the mapping at its destination admits its source.
-func (g *Gateway) inbound(p *ip.Packet) Reason {
-	if p.Kind == ip.Error {
-		return g.inboundError(p)
-	}
-	if p.Kind == ip.EchoRequest {
-		return Filtered
-	}
-	ref := g.mappingAt(p.Proto, p.Dst)
-	if ref == 0 {
-		return NoMapping
-	}
-	if reason := g.admit(ref, p, p.Src); reason != None {
-		return reason
-	}
-	if m := &g.mappings[ref]; m.addr != identity {
-		p.SetDst(m.internal)
-	}
-	return None
-}
-
-func (g *Gateway) isInside(a netip.Addr) bool {
-	for _, p := range g.cfg.Inside {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
 }

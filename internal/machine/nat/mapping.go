@@ -19,6 +19,7 @@ type mapping struct {
 	port     uint16 // the external port
 	addr     uint8  // the external address; identity: none
 	proto    ip.Proto
+	side     Side // of the internal endpoint
 }
 
 const identity = 0xff
@@ -59,16 +60,16 @@ func (g *Gateway) translates(inside netip.Addr) bool {
 }
 
 // mappingKey is the part of remote that selects the mapping of internal.
-func (g *Gateway) mappingKey(internal, remote netip.AddrPort) netip.AddrPort {
+func (g *Gateway) mappingKey(proto ip.Proto, internal, remote netip.AddrPort) netip.AddrPort {
 	if !g.translates(internal.Addr()) {
 		return netip.AddrPort{}
 	}
-	return g.cfg.Mapping.depends(remote)
+	return g.policy(proto).Mapping.depends(remote)
 }
 
 // mappingOf finds the mapping for packets from internal to remote.
 func (g *Gateway) mappingOf(proto ip.Proto, internal, remote netip.AddrPort) uint32 {
-	key := g.mappingKey(internal, remote)
+	key := g.mappingKey(proto, internal, remote)
 	hash := g.internalHash(proto, internal, key)
 	for ref, at := g.byInternal.seek(hash, 0); ref != 0; ref, at = g.byInternal.seek(hash, at) {
 		if m := &g.mappings[ref]; m.internal == internal && m.remote == key && m.proto == proto {
@@ -90,16 +91,17 @@ func (g *Gateway) mappingAt(proto ip.Proto, external netip.AddrPort) uint32 {
 }
 
 // newMapping is 0 when the table or the ports are exhausted.
-func (g *Gateway) newMapping(proto ip.Proto, internal, remote netip.AddrPort) uint32 {
+func (g *Gateway) newMapping(side Side, proto ip.Proto, internal, remote netip.AddrPort) uint32 {
 	if g.byInternal.used >= g.cfg.MaxMappings {
 		return 0
 	}
 	m := mapping{
 		internal: internal,
-		remote:   g.mappingKey(internal, remote),
+		remote:   g.mappingKey(proto, internal, remote),
 		port:     internal.Port(),
 		addr:     identity,
 		proto:    proto,
+		side:     side,
 	}
 	if g.translates(internal.Addr()) {
 		m.addr = g.pair(internal.Addr())

@@ -16,12 +16,23 @@ const (
 	reset
 )
 
-type direction bool
+// opens reports whether p may be the first segment of a connection.
+func opens(p *ip.Packet) bool {
+	return p.Proto != ip.TCP || p.TCPFlags()&(ip.SYN|ip.ACK|ip.RST) == ip.SYN
+}
 
-const (
-	outbound direction = false
-	inbound  direction = true
-)
+// follow follows a connection by the next of its segments, before it is
+// translated. It says how long the connection is remembered from now on;
+// noClass: it is over with this segment. A segment with a reason is dropped
+// and changes nothing.
+func (g *Gateway) follow(f *flow, p *ip.Packet) (class, Reason) {
+	s := &g.sessions[f.session]
+	s.tcp = s.tcp.next(p.TCPFlags(), f.d)
+	return s.tcp.class(), None
+}
+
+// unfollow gives back what follow keeps elsewhere about a session that ends.
+func (g *Gateway) unfollow(s *session) {}
 
 func (s tcpState) next(flags uint8, d direction) tcpState {
 	syn, fin := synOut, finOut

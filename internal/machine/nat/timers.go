@@ -16,6 +16,7 @@ const (
 	classTransitory  // TCP opening or closing
 	classEstablished // TCP
 	classes
+	noClass = classes // without a timer
 )
 
 const (
@@ -51,10 +52,10 @@ func (g *Gateway) touch(ref uint32, c class) {
 	l.tail = ref
 }
 
-// unlink takes the session out of its list; it may be in none (class classes).
+// unlink takes the session out of its list; it may be in none (noClass).
 func (g *Gateway) unlink(ref uint32) {
 	s := &g.sessions[ref]
-	if s.class == classes {
+	if s.class == noClass {
 		return
 	}
 	l := &g.lists[s.class]
@@ -68,7 +69,7 @@ func (g *Gateway) unlink(ref uint32) {
 	} else {
 		l.tail = s.prev
 	}
-	s.class = classes
+	s.class = noClass
 }
 
 // advance moves the clock, which never runs backwards, and ends what expired.

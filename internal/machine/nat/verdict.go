@@ -15,20 +15,25 @@ const (
 	Forward        // to the side that the verdict names
 )
 
-// Reason is why a packet was dropped.
+// Reason is why a packet was dropped, or that it was Kept.
 type Reason uint8
 
 const (
 	None          Reason = iota
 	Malformed            // not an IP packet, or a bad header
-	Unsupported          // a fragment, or a protocol that is not translated
+	Unsupported          // a fragment, or a protocol that is not followed
 	Blocked              // by BlockUDP
-	Expired              // its TTL; an ICMP time exceeded is due
+	Expired              // its TTL
 	BadAddress           // its source or destination is on the wrong side
 	NoMapping            // nobody inside is at its destination, or it begins in the middle
 	Filtered             // by the filtering policy
 	NoHairpinning        // by the hairpin policy
 	TableFull            // no memory or port for another mapping
+	Ruled                // by a rule of the packet filter
+	BadContent           // by the content filter
+	OutOfWindow          // by TCP's state or window
+	TooBig               // for the side it would leave by
+	Kept                 // for now, or replaced: the rest comes by Poll
 	reasons
 )
 
@@ -36,6 +41,7 @@ func (r Reason) String() string {
 	return [reasons]string{
 		"", "malformed", "unsupported", "blocked", "TTL expired", "bad address",
 		"no mapping", "filtered", "no hairpinning", "table full",
+		"rule", "content", "out of window", "too big", "kept",
 	}[r]
 }
 
@@ -47,12 +53,9 @@ type Verdict struct {
 	Reason Reason
 }
 
-func verdict(to Side, r Reason) Verdict {
-	if r != None {
-		return Verdict{Action: Drop, Reason: r}
-	}
-	return Verdict{Action: Forward, To: to}
-}
+func drop(r Reason) Verdict { return Verdict{Action: Drop, Reason: r} }
+
+func forward(to Side) Verdict { return Verdict{Action: Forward, To: to} }
 
 // Stats counts packets by verdict, and what is remembered now.
 type Stats struct {
@@ -121,7 +124,7 @@ func (g *Gateway) Mappings(now time.Time) []Mapping {
 		}
 		m := &all[place[s.mapping]]
 		seen := Session{Remote: s.remote, Established: s.class == classEstablished}
-		if s.class != classes {
+		if s.class != noClass {
 			seen.Expires = time.Unix(0, s.expires)
 		}
 		m.Sessions = append(m.Sessions, seen)
