@@ -38,8 +38,22 @@ var (
 
 // Options say how a topology is built. The zero value works.
 type Options struct {
-	// UserWire runs the networks in this process even when every link is ideal.
+	// Kernel makes every gateway one of the kernel's nftables, as Gateway.Kernel
+	// does for one.
+	Kernel bool
+
+	// UserWire runs the networks in this process even when nothing else asks for
+	// it: every link is ideal and every gateway the kernel's.
 	UserWire bool
+
+	// Plain keeps hosts from leaving segmentation and checksums to the wire, and
+	// the wire from joining packets: what a kernel sees is what a cable carries.
+	// It is several times slower.
+	Plain bool
+
+	// Unconfigured are the hosts whose ports with DHCP are left to programs that
+	// run in them. The lab gets addresses for all others.
+	Unconfigured []string
 
 	// Hops is how many routers a packet crosses on the internet, each of which
 	// takes one from its TTL and answers when that was the last. Zero is one;

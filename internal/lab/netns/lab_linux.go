@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -199,6 +200,23 @@ func (l *Lab) Capture(network, path string) error {
 	})
 }
 
+// StopCapture ends a capture. The file is whole when it returns.
+func (l *Lab) StopCapture(network string) error {
+	var c *capture
+	err := l.onWire(func(w *wire) error {
+		n := w.networks[network]
+		if n == nil || n.capture == nil {
+			return fmt.Errorf("netns: network %q is not captured", network)
+		}
+		c, n.capture = n.capture, nil
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.close()
+}
+
 func (l *Lab) onWire(f func(*wire) error) error {
 	if l.wire == nil {
 		return errKernelWire
@@ -242,6 +260,16 @@ func (h *Host) Name() string { return h.node.name }
 // Addr is the host's address of a family, the outside one of a gateway; invalid
 // if it has none.
 func (h *Host) Addr(v4 bool) netip.Addr { return h.node.ports[len(h.node.ports)-1].addr(v4) }
+
+// NetNS is a new descriptor of the namespace, by which another process can
+// enter it. The caller closes it.
+func (h *Host) NetNS() (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(h.space.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("netns: %s: %w", h.node.name, err)
+	}
+	return os.NewFile(uintptr(fd), "netns "+h.node.name), nil
+}
 
 // Do runs f on a thread in the namespace, to open sockets there; they can be
 // used anywhere after. What f starts on other goroutines is not in the

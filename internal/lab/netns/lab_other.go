@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"runtime"
 
@@ -32,10 +33,16 @@ func (*Lab) Cut(netip.Addr, netip.Addr, Protocol) error     { return errNotLinux
 func (*Lab) Restore(netip.Addr, netip.Addr, Protocol) error { return errNotLinux }
 func (*Lab) Counters() (Counters, error)                    { return nil, errNotLinux }
 func (*Lab) Capture(network, path string) error             { return errNotLinux }
+func (*Lab) StopCapture(network string) error               { return errNotLinux }
 func (*Lab) RebootGateway(string) error                     { return errNotLinux }
+func (*Lab) NewLease(string) error                          { return errNotLinux }
+func (*Lab) Move(_, _ string, _ []netip.Prefix) error       { return errNotLinux }
+func (*Lab) Status() Snapshot                               { return Snapshot{} }
 func (*Lab) BlockUDP(string, bool) error                    { return errNotLinux }
 func (*Host) Name() string                                  { return "" }
 func (*Host) Addr(bool) netip.Addr                          { return netip.Addr{} }
+func (*Host) Addrs() []netip.Prefix                         { return nil }
+func (*Host) NetNS() (*os.File, error)                      { return nil, errNotLinux }
 func (*Host) Do(func() error) error                         { return errNotLinux }
 func (*Host) Start(*exec.Cmd) error                         { return errNotLinux }
 func (*Host) Run(*exec.Cmd) error                           { return errNotLinux }
