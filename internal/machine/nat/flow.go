@@ -32,13 +32,24 @@ func (g *Gateway) policy(proto ip.Proto) *Policy {
 	return &g.udpPolicy
 }
 
+// mapping and session are the elements of the tables; 0 is none. Pointers to
+// them are good until the next one is made.
+func (g *Gateway) mapping(ref uint32) *mapping { return &g.mappings[ref] }
+func (g *Gateway) session(ref uint32) *session { return &g.sessions[ref] }
+
+// internal and external are the two ends of a mapping; without translation
+// they are the same. remote is whom a session is with: invalid is anyone, and
+// port 0 is any port.
+func (g *Gateway) internal(m *mapping) netip.AddrPort { return m.internal }
+func (g *Gateway) remote(s *session) netip.AddrPort   { return s.remote }
+
 // endpoints are the inner and the outer end of the packet's flow: the internal
 // endpoint is that of the mapping, untranslated.
 func (g *Gateway) endpoints(f *flow, p *ip.Packet) (internal, remote netip.AddrPort) {
 	if f.d == outbound {
 		return p.Src, p.Dst
 	}
-	return g.mappings[f.mapping].internal, p.Src
+	return g.internal(g.mapping(f.mapping)), p.Src
 }
 
 // emit makes Poll give out a packet, which is the gateway's from now on. When

@@ -20,9 +20,9 @@ func (g *Gateway) inboundError(p *ip.Packet) Reason {
 	if ref == 0 || !g.quotable(ref, q.Proto, q.Dst) {
 		return NoMapping
 	}
-	if m := &g.mappings[ref]; m.addr != identity {
-		q.SetSrc(m.internal)
-		p.SetDst(netip.AddrPortFrom(m.internal.Addr(), 0))
+	if m := g.mapping(ref); m.addr != identity {
+		q.SetSrc(g.internal(m))
+		p.SetDst(netip.AddrPortFrom(g.internal(m).Addr(), 0))
 		p.ResetICMPChecksum()
 	}
 	return None
@@ -38,7 +38,7 @@ func (g *Gateway) outboundError(p *ip.Packet) Reason {
 	if ref == 0 || !g.quotable(ref, q.Proto, q.Src) {
 		return NoMapping
 	}
-	if m := &g.mappings[ref]; m.addr != identity {
+	if m := g.mapping(ref); m.addr != identity {
 		external := g.external(m)
 		q.SetDst(external)
 		p.SetSrc(netip.AddrPortFrom(external.Addr(), 0))

@@ -26,7 +26,7 @@ func opens(p *ip.Packet) bool {
 // noClass: it is over with this segment. A segment with a reason is dropped
 // and changes nothing.
 func (g *Gateway) follow(f *flow, p *ip.Packet) (class, Reason) {
-	s := &g.sessions[f.session]
+	s := g.session(f.session)
 	s.tcp = s.tcp.next(p.TCPFlags(), f.d)
 	return s.tcp.class(), None
 }
