@@ -241,6 +241,46 @@ func TestErrorsQuote(t *testing.T) {
 	}
 }
 
+// derive makes all the packets that are made from one, and decodes them.
+func derive(t *testing.T, p *Packet, ok bool) {
+	var q Packet
+	check := func(what string, b []byte, sums bool) {
+		if b == nil {
+			return
+		}
+		if err := q.Decode(b); err != nil || sums && !q.ChecksumOK() {
+			t.Fatalf("%s: %x: %v", what, b, err)
+		}
+	}
+	check("error", AppendError(nil, p.Dst.Addr(), TimeExceeded, p.Data), true)
+	if p.Kind == EchoRequest {
+		check("pong", AppendPong(nil, p), true)
+	}
+	if (p.Proto == UDP || p.Proto == TCP) && !p.Fragment {
+		check("other payload", p.AppendWith(nil, []byte("abc")), ok)
+		for next := 0; ; {
+			var b []byte
+			b, next = p.AppendSegment(nil, 100, next)
+			check("segment", b, ok)
+			if next == 0 {
+				break
+			}
+		}
+	}
+	if p.Is4() {
+		for next := 0; ; {
+			var b []byte
+			b, next = p.AppendPart(nil, 128, next)
+			if q.Decode(b) == nil && !q.HeaderOK() {
+				t.Fatalf("part: %x", b)
+			}
+			if next == 0 {
+				break
+			}
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	r := rand.New(rand.NewPCG(5, 5))
 	for range 40 {
@@ -277,9 +317,16 @@ func FuzzDecode(f *testing.F) {
 		if p.TTL > 0 {
 			p.DecrementTTL()
 		}
+		if p.Proto == TCP && !p.Headless {
+			p.SetSeq(p.Seq() + 1)
+			p.SetAck(p.Ack() + 1)
+			p.MapSACK(func(v uint32) uint32 { return v + 1 })
+			AppendReset(nil, &p)
+		}
 		if ok && !p.ChecksumOK() {
 			t.Fatal("edits broke the checksum")
 		}
+		derive(t, &p, ok)
 		if err := q.Decode(p.Data); err != nil || q.Proto != p.Proto || q.Kind != p.Kind {
 			t.Fatalf("edits broke the packet: %v", err)
 		}
