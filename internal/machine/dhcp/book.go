@@ -108,7 +108,7 @@ type book struct {
 	timers   timers
 	bySender map[MAC]int // addresses that a sender holds
 	next     uint32      // the first address that was never lent
-	known    knownPairs
+	known    users
 }
 
 func newBook(s *space, max int) *book {

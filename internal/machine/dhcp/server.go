@@ -44,10 +44,10 @@ type Server struct {
 	book  *book
 
 	barred    barred
-	thefts    map[theft]time.Time // when each was last seen
-	exhausted bool                // and said so
-	hoarded   time.Time           // when it was last said; zero: never
-	sequence  uint16              // of pings
+	thefts    map[user]time.Time // when each was last seen
+	exhausted bool               // and said so
+	hoarded   time.Time          // when it was last said; zero: never
+	sequence  uint16             // of pings
 
 	out    [][]byte
 	events []Event
@@ -76,7 +76,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 			return nil, fmt.Errorf("dhcp: DNS server %v has no IPv4 address", a)
 		}
 	}
-	s := &Server{cfg: cfg, thefts: map[theft]time.Time{}}
+	s := &Server{cfg: cfg, thefts: map[user]time.Time{}}
 	var err error
 	if s.space, err = newSpace(&cfg); err != nil {
 		return nil, err

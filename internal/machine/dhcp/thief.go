@@ -10,52 +10,47 @@ const (
 	maxThefts = 64          // that are told apart at a time
 )
 
-// theft is the use of an address by somebody whose it is not.
-type theft struct {
-	addr netip.Addr
-	user MAC
+// user is who sends from an address.
+type user struct {
+	addr [4]byte
+	hw   MAC
 }
 
-// knownPairs remembers who was found to be right, since every packet of a
-// network is looked at. A slot belongs to the addresses that end in its number.
-type knownPairs [256]theft
+// users remembers who was found to be right, since every packet of a network is
+// looked at. A slot belongs to the addresses that end in its number.
+type users [256]user
 
-func (k *knownPairs) slot(a netip.Addr) *theft {
-	b := a.As4()
-	return &k[b[3]]
-}
-
-func (k *knownPairs) forget(a netip.Addr) {
-	if slot := k.slot(a); slot.addr == a {
-		*slot = theft{}
+func (u *users) forget(a netip.Addr) {
+	if b := a.As4(); u[b[3]].addr == b {
+		u[b[3]] = user{}
 	}
 }
 
-// Seen tells the server that a packet with this source came from a hardware
-// address. It speaks of an address thief once, and again when he was quiet for
-// a minute.
-func (s *Server) Seen(now time.Time, addr netip.Addr, from MAC) {
-	if !addr.Is4() || from == (MAC{}) {
-		return
+// Seen tells the server that a packet with this IPv4 source came from a
+// hardware address. It speaks of an address thief once, and again when he was
+// quiet for a minute.
+func (s *Server) Seen(now time.Time, source [4]byte, from MAC) {
+	if s.book.known[source[3]] != (user{source, from}) && from != (MAC{}) {
+		s.suspect(now, user{source, from})
 	}
-	pair := theft{addr, from}
-	slot := s.book.known.slot(addr)
-	if *slot == pair {
-		return
-	}
-	e := Event{Kind: Stolen, Addr: addr, User: from}
+}
+
+func (s *Server) suspect(now time.Time, u user) {
+	addr := netip.AddrFrom4(u.addr)
+	slot := &s.book.known[u.addr[3]]
+	e := Event{Kind: Stolen, Addr: addr, User: u.hw}
 	if r := s.book.byAddr[addr]; r != nil && r.state == leased {
-		if r.hw == from {
-			*slot = pair
+		if r.hw == u.hw {
+			*slot = u
 			return
 		}
 		e.Client = r.hw
 	} else if !s.space.watched(addr) {
-		*slot = pair
+		*slot = u
 		return
 	}
-	if last, again := s.thefts[pair]; again && now.Sub(last) < quietFor {
-		s.thefts[pair] = now
+	if last, again := s.thefts[u]; again && now.Sub(last) < quietFor {
+		s.thefts[u] = now
 		return
 	}
 	if len(s.thefts) >= maxThefts {
@@ -68,6 +63,6 @@ func (s *Server) Seen(now time.Time, addr netip.Addr, from MAC) {
 			return
 		}
 	}
-	s.thefts[pair] = now
+	s.thefts[u] = now
 	s.say(e)
 }
