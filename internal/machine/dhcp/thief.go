@@ -30,12 +30,15 @@ func (u *users) forget(a netip.Addr) {
 // hardware address. It speaks of an address thief once, and again when he was
 // quiet for a minute.
 func (s *Server) Seen(now time.Time, source [4]byte, from MAC) {
-	if s.book.known[source[3]] != (user{source, from}) && from != (MAC{}) {
-		s.suspect(now, user{source, from})
+	if u := (user{source, from}); s.book.known[source[3]] != u {
+		s.suspect(now, u)
 	}
 }
 
 func (s *Server) suspect(now time.Time, u user) {
+	if u.hw == (MAC{}) {
+		return // links have no hardware addresses
+	}
 	addr := netip.AddrFrom4(u.addr)
 	slot := &s.book.known[u.addr[3]]
 	e := Event{Kind: Stolen, Addr: addr, User: u.hw}
