@@ -3,6 +3,8 @@ package sim
 import (
 	"math"
 	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
 
 const never = math.MaxInt64
@@ -114,7 +116,11 @@ func (n *Network) run(now int64) {
 }
 
 // buffer holds one packet. Whoever has it last gives it back.
-type buffer struct{ b []byte }
+type buffer struct {
+	b    []byte
+	link router.MAC // of the port that has put it on its network
+	on   *segment   // that network
+}
 
 func (n *Network) take() *buffer {
 	if last := len(n.spare) - 1; last >= 0 {
@@ -125,9 +131,16 @@ func (n *Network) take() *buffer {
 	return &buffer{b: make([]byte, 0, 2048)}
 }
 
+// duplicate is another buffer with the same packet.
+func (n *Network) duplicate(pkt *buffer) *buffer {
+	again := n.take()
+	again.b, again.link, again.on = append(again.b, pkt.b...), pkt.link, pkt.on
+	return again
+}
+
 func (n *Network) give(pkt *buffer) {
 	if len(n.spare) < 256 && cap(pkt.b) <= 1<<14 {
-		pkt.b = pkt.b[:0]
+		*pkt = buffer{b: pkt.b[:0]}
 		n.spare = append(n.spare, pkt)
 	}
 }

@@ -5,100 +5,162 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
-	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
 
-// Gateway is a gateway of the topology.
+// Gateway is a gateway of the topology: a router between its ports, with an IP
+// stack of its own.
 type Gateway struct {
-	n         *Network
-	name      string
-	behaviour nat.Behaviour
-	nat       *nat.Gateway
-	inside    *port
-	outside   *port
+	n      *Network
+	name   string
+	data   scenario.Gateway
+	router *router.Router
+	ports  [nat.Local]*port // by side; without a DMZ, nil there
+	self   *Host
+	wake   wake
 }
 
-func (g *Gateway) translates() bool { return g.behaviour.Mode == nat.Translate }
+func (g *Gateway) translates() bool { return g.data.NAT.Mode == nat.Translate }
 
 // start makes the machine; all routes must be known.
 func (g *Gateway) start() (err error) {
-	s := g.inside.segment
-	inside := slices.Clone(s.onLink)
-	for _, r := range s.routes {
-		inside = append(inside, r.prefix)
+	cfg := router.Config{NAT: nat.Config{
+		Behaviour:   g.data.NAT,
+		Inside:      g.behind(nat.Inside),
+		DMZ:         g.behind(nat.DMZ),
+		Static:      g.data.Static,
+		MaxMappings: g.data.MaxMappings,
+		Rand:        rand.NewPCG(g.n.opt.Seed, hash(g.name)),
+	}}
+	for side, p := range g.ports {
+		if p != nil {
+			cfg.NAT.Own[side], cfg.NAT.MTU[side] = p.addrs, p.mtu()
+		}
 	}
-	g.nat, err = nat.New(nat.Config{
-		Behaviour: g.behaviour,
-		Inside:    inside,
-		Own:       [nat.Local][]netip.Addr{nat.Inside: g.inside.addrs, nat.Outside: g.outside.addrs},
-		Rand:      rand.NewPCG(g.n.opt.Seed, hash(g.name)),
+	g.wake = newWake(g.n, func() {
+		g.router.HandleTimeout(g.n.time())
+		g.drain()
 	})
+	if g.router, err = router.New(g.n.time(), cfg); err == nil {
+		g.drain()
+	}
 	return err
 }
+
+// behind is every prefix on a side and beyond.
+func (g *Gateway) behind(side nat.Side) []netip.Prefix {
+	p := g.ports[side]
+	if p == nil {
+		return nil
+	}
+	all := slices.Clone(p.segment.onLink)
+	for _, r := range p.segment.routes {
+		all = append(all, r.prefix)
+	}
+	return all
+}
+
+// Host is what runs on the gateway itself, with the addresses of all its ports.
+func (g *Gateway) Host() *Host { return g.self }
 
 // Mappings are the gateway's, as of now.
 func (g *Gateway) Mappings() []nat.Mapping {
 	g.n.enter()
 	defer g.n.leave()
-	return g.nat.Mappings(g.n.time())
+	return g.router.NAT().Mappings(g.n.time())
 }
 
 // Stats are the gateway's.
 func (g *Gateway) Stats() nat.Stats {
 	g.n.enter()
 	defer g.n.leave()
-	return g.nat.Stats()
+	return g.router.NAT().Stats()
 }
 
 // External are the gateway's outside addresses.
-func (g *Gateway) External() []netip.Addr { return g.outside.addrs }
+func (g *Gateway) External() []netip.Addr {
+	g.n.enter()
+	defer g.n.leave()
+	return slices.Clone(g.ports[nat.Outside].addrs)
+}
 
 func (g *Gateway) receive(p *port, pkt *buffer) {
-	n := g.n
-	src, dst := addresses(pkt.b)
-	to := g.inside
-	var v nat.Verdict
-	if p == g.inside {
-		to = g.outside
-		v = g.nat.Handle(n.time(), nat.Inside, pkt.b, nat.Offload{})
-		if v.To == nat.Inside && v.Action == nat.Forward {
-			to = g.inside
-		}
-	} else {
-		if n.cut(g.name, pkt.b, src, dst) {
-			n.drop(p, pkt, "cut")
-			return
-		}
-		v = g.nat.Handle(n.time(), nat.Outside, pkt.b, nat.Offload{})
-	}
-	if v.Action == nat.Drop {
-		if v.Reason == nat.Expired {
-			g.expired(p, pkt)
-		}
-		n.drop(p, pkt, v.Reason.String())
+	side := nat.Side(slices.Index(g.ports[:], p))
+	if src, dst := addresses(pkt.b); side == nat.Outside && g.n.cut(g.name, pkt.b, src, dst) {
+		g.n.drop(p, pkt, "cut")
 		return
 	}
-	if to == g.outside {
-		if s, d := addresses(pkt.b); n.cut(g.name, pkt.b, s, d) {
-			n.drop(to, pkt, "cut")
-			return
-		}
-	}
-	n.trace(Forwarded, to, pkt.b, "")
-	to.send(pkt)
+	g.handle(side, p, pkt)
 }
 
-// expired tells the sender that its packet has come no further.
-func (g *Gateway) expired(p *port, pkt *buffer) {
-	from := p.addr(pkt.b[0]>>4 == 4)
-	if !from.IsValid() {
-		return
+// handle lets the router decide about a packet; p is for the trace.
+func (g *Gateway) handle(from nat.Side, p *port, pkt *buffer) {
+	n := g.n
+	v := g.router.Handle(n.time(), from, pkt.link, pkt.b, nat.Offload{})
+	switch {
+	case v.Action == nat.Forward:
+		g.forward(v.To, p, pkt)
+	case v.Reason == nat.Kept:
+		n.give(pkt)
+	default:
+		n.drop(p, pkt, v.Reason.String())
 	}
-	answer := g.n.take()
-	if answer.b = ip.AppendError(answer.b, from, ip.TimeExceeded, pkt.b); len(answer.b) == 0 {
-		g.n.give(answer)
-		return
-	}
-	p.send(answer)
+	g.drain()
 }
+
+// forward sends a packet on; p is where it came in.
+func (g *Gateway) forward(to nat.Side, p *port, pkt *buffer) {
+	if to == nat.Local {
+		g.self.receive(p, pkt)
+		return
+	}
+	out := g.ports[to]
+	if out == nil {
+		g.n.drop(p, pkt, "no such side")
+		return
+	}
+	if src, dst := addresses(pkt.b); to == nat.Outside && g.n.cut(g.name, pkt.b, src, dst) {
+		g.n.drop(out, pkt, "cut")
+		return
+	}
+	g.n.trace(Forwarded, out, pkt.b, "")
+	out.send(pkt)
+}
+
+// drain does what the router wants done.
+func (g *Gateway) drain() {
+	for out, ok := g.router.Poll(); ok; out, ok = g.router.Poll() {
+		pkt := g.n.take()
+		pkt.b = append(pkt.b, out.Packet...)
+		g.forward(out.To, g.ports[nat.Inside], pkt)
+	}
+	g.wake.set(g.router.NextTimeout())
+}
+
+// The attachment of the gateway's own host.
+
+func (g *Gateway) addresses() (all []netip.Addr) {
+	for _, p := range g.ports {
+		if p != nil {
+			all = append(all, p.addrs...)
+		}
+	}
+	return all
+}
+
+// side is where the gateway itself sends to dst.
+func (g *Gateway) side(dst netip.Addr) *port {
+	for _, side := range []nat.Side{nat.Inside, nat.DMZ} {
+		p := g.ports[side]
+		if p != nil && slices.ContainsFunc(g.behind(side), func(in netip.Prefix) bool { return in.Contains(dst) }) {
+			return p
+		}
+	}
+	return g.ports[nat.Outside]
+}
+
+func (g *Gateway) source(dst netip.Addr) netip.Addr { return g.side(dst).addr(dst.Is4()) }
+func (g *Gateway) mtu(dst netip.Addr) int           { return g.side(dst).mtu() }
+func (g *Gateway) transmit(pkt *buffer)             { g.handle(nat.Local, g.ports[nat.Inside], pkt) }

@@ -12,21 +12,39 @@ import (
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
-// Host is a machine with one interface. Its methods are those that bodkin asks
-// of a network, and ListenTCP.
+// Host is an IP stack with sockets: a machine with one interface, or what runs
+// on a gateway itself. Its methods are those that bodkin asks of a network, and
+// what tests need besides.
 type Host struct {
 	n    *Network
 	name string
-	port *port
+	at   attachment
+	port *port // where what it gets is traced
 	rnd  *rand.Rand
 
-	udp       map[uint16]*udpConn
+	udp       map[netip.AddrPort]*udpConn // by local endpoint, unspecified for all addresses
+	connected map[flow]*udpConn
+	udpPorts  map[uint16]int // sockets on a port
 	tcp       map[flow]*tcpConn
 	listeners map[uint16]*listener
-	packet    ip.Packet // the packet at hand
+	pings     map[uint16]*ping
+
+	packet  ip.Packet // the packet at hand
+	ttl     uint8     // of the packet at hand
+	nextID  uint32    // of packets that are cut
+	partial partials
+	paths   pathMTUs
 }
 
-// flow is a TCP connection, seen from the host.
+// attachment is where a host's packets leave, and what it is called there.
+type attachment interface {
+	addresses() []netip.Addr
+	source(dst netip.Addr) netip.Addr // invalid: no way
+	mtu(dst netip.Addr) int
+	transmit(pkt *buffer)
+}
+
+// flow is a connection, seen from the host.
 type flow struct{ local, remote netip.AddrPort }
 
 func newHost(n *Network, name string) *Host {
@@ -34,17 +52,23 @@ func newHost(n *Network, name string) *Host {
 		n:         n,
 		name:      name,
 		rnd:       n.rand(name),
-		udp:       make(map[uint16]*udpConn),
+		udp:       make(map[netip.AddrPort]*udpConn),
+		connected: make(map[flow]*udpConn),
+		udpPorts:  make(map[uint16]int),
 		tcp:       make(map[flow]*tcpConn),
 		listeners: make(map[uint16]*listener),
+		pings:     make(map[uint16]*ping),
 	}
 }
+
+// Name is the host's in the topology.
+func (h *Host) Name() string { return h.name }
 
 // Addrs are the host's addresses, IPv4 first.
 func (h *Host) Addrs() ([]netip.Addr, error) {
 	h.n.enter()
 	defer h.n.leave()
-	addrs := slices.Clone(h.port.addrs)
+	addrs := slices.Clone(h.at.addresses())
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	return addrs, nil
 }
@@ -67,11 +91,17 @@ func (h *Host) close() {
 	for _, c := range h.udp {
 		c.close()
 	}
+	for _, c := range h.connected {
+		c.close()
+	}
 	for _, l := range h.listeners {
 		l.close()
 	}
 	for _, c := range h.tcp {
 		c.die(net.ErrClosed)
+	}
+	for _, p := range h.pings {
+		p.end(net.ErrClosed)
 	}
 }
 
@@ -80,23 +110,39 @@ func (h *Host) source(dst netip.Addr) (netip.Addr, error) {
 	if dst.IsLoopback() {
 		return dst, nil
 	}
-	if a := h.port.addr(dst.Is4()); a.IsValid() {
+	if a := h.at.source(dst); a.IsValid() {
 		return a, nil
 	}
 	return netip.Addr{}, os.NewSyscallError("connect", syscall.ENETUNREACH)
 }
 
 func (h *Host) isMine(a netip.Addr) bool {
-	return a.IsLoopback() || slices.Contains(h.port.addrs, a)
+	return a.IsLoopback() || slices.Contains(h.at.addresses(), a)
 }
 
-// output sends a packet that the host has built.
+// output sends a packet that the host has built. One from an address that the
+// host has no more goes nowhere, as Linux has it.
 func (h *Host) output(pkt *buffer) {
-	if _, dst := addresses(pkt.b); h.isMine(dst) {
+	src, dst := addresses(pkt.b)
+	switch {
+	case !h.isMine(src):
+		h.n.drop(h.port, pkt, "source address gone")
+	case h.isMine(dst):
 		h.n.schedule(h.n.now, loopback{h}, pkt)
+	case len(pkt.b) > h.mtu(dst):
+		h.sendFragments(pkt, h.mtu(dst))
+	default:
+		h.at.transmit(pkt)
+	}
+}
+
+// outputAny sends a packet unless it is empty.
+func (h *Host) outputAny(pkt *buffer) {
+	if len(pkt.b) == 0 {
+		h.n.give(pkt)
 		return
 	}
-	h.port.send(pkt)
+	h.output(pkt)
 }
 
 // loopback is the way from a host to itself.
@@ -110,57 +156,40 @@ func (h *Host) receive(from *port, pkt *buffer) {
 		h.n.drop(from, pkt, "damaged")
 		return
 	}
-	if !h.isMine(p.Dst.Addr()) {
+	dst := p.Dst.Addr()
+	if !h.isMine(dst) {
+		if from.segment.forAll(dst) && p.Proto == ip.UDP && !p.Fragment {
+			h.receiveBroadcast(from, pkt)
+			return
+		}
 		h.n.drop(from, pkt, "not for this host")
 		return
 	}
 	h.n.trace(Delivered, from, pkt.b, "")
-	switch {
-	case p.Fragment:
-	case p.Proto == ip.UDP:
-		if c := h.udp[p.Dst.Port()]; c != nil {
-			c.receive(p.Src, pkt)
+	if p.Fragment {
+		if pkt = h.reassemble(pkt); pkt == nil {
 			return
 		}
-		answer := h.n.take()
-		answer.b = ip.AppendError(answer.b, p.Dst.Addr(), ip.PortUnreachable, pkt.b)
-		h.outputAny(answer)
+		if p.Decode(pkt.b) != nil || !p.ChecksumOK() {
+			h.n.drop(from, pkt, "damaged")
+			return
+		}
+	}
+	h.ttl = p.TTL
+	switch {
+	case p.Proto == ip.UDP:
+		h.receiveUDP(p, pkt)
+		return
 	case p.Proto == ip.TCP:
 		h.receiveTCP(p)
 	case p.Kind == ip.EchoRequest:
 		h.answerEcho(p)
+	case p.Kind == ip.EchoReply:
+		h.receiveEcho(p)
 	case p.Kind == ip.Error:
 		h.receiveError(p)
 	}
 	h.n.give(pkt)
-}
-
-func (h *Host) outputAny(pkt *buffer) {
-	if len(pkt.b) == 0 {
-		h.n.give(pkt)
-		return
-	}
-	h.output(pkt)
-}
-
-func (h *Host) answerEcho(p *ip.Packet) {
-	answer := h.n.take()
-	b := p.Transport()
-	seq := uint16(b[6])<<8 | uint16(b[7])
-	answer.b = ip.AppendEcho(answer.b, p.Dst.Addr(), p.Src.Addr(), ip.DefaultTTL, ip.EchoReply, p.Src.Port(), seq, p.Payload())
-	h.output(answer)
-}
-
-// receiveError: UDP sockets are not connected and never hear of errors.
-func (h *Host) receiveError(p *ip.Packet) {
-	var q ip.Packet
-	cause, ok := p.Cause()
-	if !ok || p.Quoted(&q) != nil || q.Proto != ip.TCP {
-		return
-	}
-	if c := h.tcp[flow{q.Src, q.Dst}]; c != nil {
-		c.unreachable(cause)
-	}
 }
 
 // Ports for whoever asks for none, as Linux has them.

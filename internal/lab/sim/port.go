@@ -3,9 +3,11 @@ package sim
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
 
 const (
@@ -25,6 +27,7 @@ type node interface {
 type port struct {
 	n       *Network
 	name    string
+	mac     router.MAC
 	node    node
 	segment *segment
 	addrs   []netip.Addr
@@ -39,37 +42,37 @@ type lane struct {
 	busy int64 // until when packets are being sent
 }
 
-// segment is a network: ports that reach each other, and the ways out.
-type segment struct {
-	name    string
-	ports   []*port
-	onLink  []netip.Prefix // empty on the internet
-	byAddr  map[netip.Addr]*port
-	routes  []route
-	gateway *port // the default route; nil on the internet
-	counts  map[pair]*Count
+func newPort(n *Network, name string, s *segment, l scenario.Link) *port {
+	p := &port{n: n, name: name, mac: scenario.HardwareAddr(name), segment: s, link: l}
+	p.out = lane{p: p, rnd: n.rand(name + ">")}
+	p.in = lane{p: p, rnd: n.rand(name + "<")}
+	s.ports = append(s.ports, p)
+	n.ports[name] = p
+	return p
 }
 
-type route struct {
-	prefix netip.Prefix
-	via    *port
+// setAddrs gives the port other addresses. Those that it keeps it does not
+// announce again.
+func (p *port) setAddrs(addrs []netip.Addr) {
+	for _, a := range p.addrs {
+		if !slices.Contains(addrs, a) {
+			p.segment.disclaim(a, p)
+		}
+	}
+	for _, a := range addrs {
+		if !slices.Contains(p.addrs, a) {
+			p.segment.claim(a, p)
+		}
+	}
+	p.addrs = slices.Clone(addrs)
 }
 
-func (s *segment) next(dst netip.Addr) *port {
-	if p := s.byAddr[dst]; p != nil {
-		return p
-	}
-	for _, p := range s.onLink {
-		if p.Contains(dst) {
-			return nil
-		}
-	}
-	for _, r := range s.routes {
-		if r.prefix.Contains(dst) {
-			return r.via
-		}
-	}
-	return s.gateway
+// moveTo takes the port to another segment, without any address.
+func (p *port) moveTo(s *segment) {
+	p.setAddrs(nil)
+	p.segment.ports = slices.DeleteFunc(p.segment.ports, func(q *port) bool { return q == p })
+	p.segment = s
+	s.ports = append(s.ports, p)
 }
 
 func (p *port) mtu() int {
@@ -79,7 +82,7 @@ func (p *port) mtu() int {
 	return p.link.MTU
 }
 
-// addr is the port's address of one family.
+// addr is the port's first address of one family.
 func (p *port) addr(v4 bool) netip.Addr {
 	for _, a := range p.addrs {
 		if a.Is4() == v4 {
@@ -92,6 +95,7 @@ func (p *port) addr(v4 bool) netip.Addr {
 // send puts a packet on the network.
 func (p *port) send(pkt *buffer) {
 	n, s := p.n, p.segment
+	pkt.link, pkt.on = p.mac, s
 	src, dst := addresses(pkt.b)
 	s.count(src, dst, len(pkt.b))
 	n.trace(Sent, p, pkt.b, "")
@@ -99,40 +103,77 @@ func (p *port) send(pkt *buffer) {
 		n.drop(p, pkt, "cut")
 		return
 	}
+	if s.forAll(dst) {
+		s.flood(p, pkt)
+		return
+	}
 	to := s.next(dst)
 	if to == nil || to == p {
 		n.drop(p, pkt, "no route")
 		return
 	}
+	if s.hops > 0 {
+		left := int(ttl(pkt.b)) - s.hops
+		if left <= 0 {
+			s.expired(p, pkt)
+			return
+		}
+		setTTL(pkt.b, uint8(left))
+	}
+	p.carry(to, pkt)
+}
+
+// carry takes a packet through the links of both ports.
+func (p *port) carry(to *port, pkt *buffer) {
+	if p.out.repeats() {
+		p.carryOnce(to, p.n.duplicate(pkt))
+	}
+	p.carryOnce(to, pkt)
+}
+
+func (p *port) carryOnce(to *port, pkt *buffer) {
 	delay, why := p.out.pass(len(pkt.b))
-	if why != "" {
-		n.drop(p, pkt, why)
-		return
+	switch {
+	case why != "":
+		p.n.drop(p, pkt, why)
+	case to.link.Rate > 0: // whose turn it is there is known on arrival only
+		p.n.schedule(p.n.now+delay, &to.in, pkt)
+	default:
+		to.in.arrive(pkt, delay)
 	}
-	if to.link.Rate > 0 { // whose turn it is there is known on arrival only
-		n.schedule(n.now+delay, &to.in, pkt)
-		return
-	}
-	more, why := to.in.pass(len(pkt.b))
-	if why != "" {
-		n.drop(to, pkt, why)
-		return
-	}
-	n.schedule(n.now+delay+more, to, pkt)
 }
 
 // fire: a packet has reached the link of the receiving port.
-func (l *lane) fire(pkt *buffer) {
-	delay, why := l.pass(len(pkt.b))
-	if why != "" {
-		l.p.n.drop(l.p, pkt, why)
-		return
+func (l *lane) fire(pkt *buffer) { l.arrive(pkt, 0) }
+
+// arrive: a packet reaches the receiving port's link after so much time.
+func (l *lane) arrive(pkt *buffer, after int64) {
+	if l.repeats() {
+		l.arriveOnce(l.p.n.duplicate(pkt), after)
 	}
-	l.p.n.schedule(l.p.n.now+delay, l.p, pkt)
+	l.arriveOnce(pkt, after)
 }
 
-// fire: a packet has arrived.
-func (p *port) fire(pkt *buffer) { p.node.receive(p, pkt) }
+func (l *lane) arriveOnce(pkt *buffer, after int64) {
+	n := l.p.n
+	delay, why := l.pass(len(pkt.b))
+	if why != "" {
+		n.drop(l.p, pkt, why)
+		return
+	}
+	n.schedule(n.now+after+delay, l.p, pkt)
+}
+
+// fire: a packet has arrived, if the port is still where it was sent to.
+func (p *port) fire(pkt *buffer) {
+	if pkt.on != p.segment {
+		p.n.drop(p, pkt, "moved away")
+		return
+	}
+	p.node.receive(p, pkt)
+}
+
+func (l *lane) repeats() bool { return l.p.link.Repeat > 0 && l.rnd.Float64() < l.p.link.Repeat }
 
 // pass is how long a packet of size bytes takes, or why it is lost.
 func (l *lane) pass(size int) (delay int64, lost string) {

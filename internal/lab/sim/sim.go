@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,10 @@ import (
 type Options struct {
 	// Seed decides all that is random.
 	Seed uint64
+	// Hops is how many routers a packet crosses on the internet, each of which
+	// takes one from its TTL and answers when that was the last. Zero is one;
+	// a negative number is none.
+	Hops int
 	// Trace, if set, is told of every packet. It is called with the network
 	// locked: it must not call back, and must copy the payload to keep it.
 	Trace func(TraceEvent)
@@ -47,6 +52,9 @@ type Network struct {
 	ports    map[string]*port
 	rules    []*rule
 	spare    []*buffer
+	told     []Event
+
+	readdressed sync.Cond // some host has other addresses
 }
 
 // New refuses a topology that cannot be built, and says why.
@@ -60,7 +68,11 @@ func New(t scenario.Topology, opt Options) (*Network, error) {
 		gateways: make(map[string]*Gateway),
 		ports:    make(map[string]*port),
 	}
+	n.readdressed.L = &n.mu
+	n.mu.Lock()
+	defer n.leave()
 	if err := n.build(t); err != nil {
+		n.closed = true // what was built has begun to send
 		return nil, fmt.Errorf("sim: %w", err)
 	}
 	return n, nil
@@ -72,34 +84,6 @@ func (n *Network) Host(name string) *Host { return n.hosts[name] }
 // Gateway is nil when there is none of that name.
 func (n *Network) Gateway(name string) *Gateway { return n.gateways[name] }
 
-// SetLink changes what happens to packets on a port from now on. The port is
-// named like its host; a gateway's are named "NAME/inside" and "NAME/outside".
-func (n *Network) SetLink(name string, l scenario.Link) error {
-	if err := checkLink(l); err != nil {
-		return fmt.Errorf("sim: %s: %w", name, err)
-	}
-	n.enter()
-	defer n.leave()
-	p := n.ports[name]
-	if p == nil {
-		return fmt.Errorf("sim: no port %q", name)
-	}
-	p.link = l
-	return nil
-}
-
-// RebootGateway makes a gateway forget its mappings.
-func (n *Network) RebootGateway(name string) error {
-	n.enter()
-	defer n.leave()
-	g := n.gateways[name]
-	if g == nil {
-		return fmt.Errorf("sim: no gateway %q", name)
-	}
-	g.nat.Reset()
-	return nil
-}
-
 // Close ends every socket. Nothing of the network runs any more when it
 // returns.
 func (n *Network) Close() error {
@@ -108,11 +92,15 @@ func (n *Network) Close() error {
 		for _, h := range n.hosts {
 			h.close()
 		}
+		for _, g := range n.gateways {
+			g.self.close()
+		}
 		n.closed = true
 		if n.timer != nil && n.timer.Stop() {
 			n.firing.Done()
 		}
 		n.events = nil
+		n.readdressed.Broadcast()
 	}
 	n.mu.Unlock()
 	n.firing.Wait()
@@ -129,6 +117,31 @@ func hash(name string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(name))
 	return h.Sum64()
+}
+
+// Event is something that happened, in words.
+type Event struct {
+	Time time.Time
+	Name string // of the host or gateway
+	Text string
+}
+
+const mostEvents = 1000
+
+// note remembers an event, and forgets the oldest.
+func (n *Network) note(name, text string) {
+	if len(n.told) == mostEvents {
+		n.told = append(n.told[:0], n.told[mostEvents/2:]...)
+	}
+	n.told = append(n.told, Event{n.time(), name, text})
+}
+
+// Events are the last ones, oldest first: leases, conflicts, what gateways have
+// noticed.
+func (n *Network) Events() []Event {
+	n.enter()
+	defer n.leave()
+	return slices.Clone(n.told)
 }
 
 func (n *Network) time() time.Time { return n.epoch.Add(time.Duration(n.now)) }

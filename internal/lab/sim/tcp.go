@@ -1,9 +1,6 @@
 package sim
 
 import (
-	"context"
-	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -60,6 +57,10 @@ type tcpConn struct {
 	read     deadline
 	write    deadline
 
+	ttl     uint8
+	minTTL  uint8 // what comes with less is not for us
+	softErr error // what ICMP last said
+
 	snd sender
 	rcv receiver
 
@@ -70,7 +71,7 @@ type tcpConn struct {
 }
 
 func (h *Host) newConn(f flow) *tcpConn {
-	c := &tcpConn{h: h, flow: f, timeout: never, pending: never, linger: true}
+	c := &tcpConn{h: h, flow: f, timeout: never, pending: never, linger: true, ttl: ip.DefaultTTL}
 	c.cond.L = &h.n.mu
 	c.read, c.write = newDeadline(h.n, &c.cond), newDeadline(h.n, &c.cond)
 	c.snd.init(h.rnd.Uint32(), h.mss(f))
@@ -79,74 +80,7 @@ func (h *Host) newConn(f flow) *tcpConn {
 }
 
 func (h *Host) mss(f flow) int {
-	return h.port.mtu() - ip.HeaderLen(f.remote.Addr()) - 20
-}
-
-// DialTCP connects from a local port, 0 for any, to raddr. Several connections
-// and a listener may share a local port.
-func (h *Host) DialTCP(ctx context.Context, port uint16, raddr netip.AddrPort) (net.Conn, error) {
-	raddr = netip.AddrPortFrom(raddr.Addr().Unmap(), raddr.Port())
-	c, err := h.connect(port, raddr)
-	if err == nil {
-		select {
-		case <-c.opened:
-		case <-ctx.Done():
-		}
-		err = c.dialed(ctx)
-	}
-	if err != nil {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(raddr), Err: err}
-	}
-	return c, nil
-}
-
-func (h *Host) connect(port uint16, raddr netip.AddrPort) (*tcpConn, error) {
-	h.n.enter()
-	defer h.n.leave()
-	if h.n.closed {
-		return nil, net.ErrClosed
-	}
-	if !raddr.IsValid() || raddr.Port() == 0 {
-		return nil, os.NewSyscallError("connect", syscall.EINVAL)
-	}
-	src, err := h.source(raddr.Addr())
-	if err != nil {
-		return nil, err
-	}
-	at := func(port uint16) flow { return flow{netip.AddrPortFrom(src, port), raddr} }
-	if port == 0 {
-		var ok bool
-		if port, ok = h.ephemeral(func(p uint16) bool { return h.tcp[at(p)] != nil || h.listeners[p] != nil }); !ok {
-			return nil, os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)
-		}
-	}
-	if h.tcp[at(port)] != nil {
-		return nil, os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)
-	}
-	c := h.newConn(at(port))
-	c.opened, c.waiting = make(chan struct{}), true
-	c.state = synSent
-	c.snd.nxt++
-	c.snd.max = c.snd.nxt
-	c.sendSYN(ip.SYN)
-	c.startTimer(synTimeout)
-	return c, nil
-}
-
-// dialed is the outcome of a dial that has ended or been given up.
-func (c *tcpConn) dialed(ctx context.Context) error {
-	c.h.n.enter()
-	defer c.h.n.leave()
-	if c.waiting {
-		c.abort(ctx.Err())
-	}
-	if c.state == closed {
-		if c.err == nil { // the peer has reset it already
-			return os.NewSyscallError("connect", syscall.ECONNRESET)
-		}
-		return c.err
-	}
-	return nil
+	return h.mtu(f.remote.Addr()) - ip.HeaderLen(f.remote.Addr()) - 20
 }
 
 // settled tells the dialer, or the listener, that the handshake is over.
@@ -190,6 +124,9 @@ func (h *Host) receiveTCP(p *ip.Packet) {
 	p.Segment(&s)
 	f := flow{p.Dst, p.Src}
 	if c := h.tcp[f]; c != nil {
+		if h.ttl < c.minTTL {
+			return
+		}
 		if c.state != timeWait || !c.reused(&s) {
 			c.receive(&s)
 			return
@@ -238,15 +175,40 @@ func (c *tcpConn) reused(s *ip.Segment) bool {
 		c.h.listeners[c.flow.local.Port()] != nil
 }
 
-// unreachable is an ICMP error about a segment of ours. It ends a dial only
-// (RFC 5927): it proves nothing.
-func (c *tcpConn) unreachable(cause ip.Cause) {
-	if c.state != synSent {
+// trouble is an ICMP error about the segment that begins at seq. It ends a dial
+// at once, as Linux has it; of what is open it proves nothing (RFC 5927), and
+// is only remembered.
+func (c *tcpConn) trouble(t trouble, seq uint32) {
+	s := &c.snd
+	if before(seq, s.una) || before(s.max, seq) {
 		return
 	}
-	errno := syscall.EHOSTUNREACH
-	if cause == ip.PortUnreachable {
-		errno = syscall.ECONNREFUSED
+	if t.mtu != 0 {
+		c.smallerPath()
+		return
 	}
-	c.die(os.NewSyscallError("connect", errno))
+	switch {
+	case c.waiting:
+		c.die(os.NewSyscallError("connect", t.errno))
+	case c.listener != nil:
+		if t.sure {
+			c.die(t.errno)
+		}
+	case t.errno != syscall.EMSGSIZE:
+		c.softErr = t.errno
+	}
+}
+
+// smallerPath cuts smaller segments from now on, and sends anew what may have
+// been too large.
+func (c *tcpConn) smallerPath() {
+	s := &c.snd
+	if mss := c.h.mss(c.flow); mss < s.mss {
+		s.mss = mss
+		switch c.state {
+		case established, closeWait, finWait1, closing, lastAck:
+			s.nxt = s.una
+			c.output()
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"encoding/binary"
 	"syscall"
 	"time"
@@ -90,7 +91,7 @@ func (c *tcpConn) transmit(s *ip.Segment) {
 		s.Window = c.rcv.advertise()
 	}
 	pkt := c.h.n.take()
-	pkt.b = ip.AppendTCP(pkt.b, c.flow.local, c.flow.remote, ip.DefaultTTL, s)
+	pkt.b = ip.AppendTCP(pkt.b, c.flow.local, c.flow.remote, c.ttl, s)
 	c.h.output(pkt)
 }
 
@@ -309,7 +310,7 @@ func (c *tcpConn) expired() {
 		most = synAckRetries
 	}
 	if s.tries++; s.tries > most {
-		c.die(syscall.ETIMEDOUT)
+		c.die(cmp.Or[error](c.softErr, syscall.ETIMEDOUT))
 		return
 	}
 	s.rto = min(2*s.rto, maxRTO)

@@ -1,0 +1,88 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+)
+
+// What can be done to a network while it runs.
+
+// SetLink changes what happens to packets on a port from now on. The port is
+// named like its host; a gateway's are named "NAME/inside", "NAME/outside" and
+// "NAME/dmz". Who is on it learns of another MTU only by what is lost.
+func (n *Network) SetLink(name string, l scenario.Link) error {
+	if err := checkLink(l); err != nil {
+		return fmt.Errorf("sim: %s: %w", name, err)
+	}
+	n.enter()
+	defer n.leave()
+	p := n.ports[name]
+	if p == nil {
+		return fmt.Errorf("sim: no port %q", name)
+	}
+	p.link = l
+	return nil
+}
+
+// RebootGateway makes a gateway forget its mappings.
+func (n *Network) RebootGateway(name string) error {
+	n.enter()
+	defer n.leave()
+	g := n.gateways[name]
+	if g == nil {
+		return fmt.Errorf("sim: no gateway %q", name)
+	}
+	g.router.Reset(n.time())
+	g.drain()
+	return nil
+}
+
+// Move takes a host to another network, or gives it other addresses where it
+// is; without any it asks for one by DHCP. Its sockets go on. What is bound to
+// an address that it has no more, as each TCP connection is, gets nothing and
+// sends nothing until the address is back.
+//
+// An address that another has is taken from it, as by a thief: of several that
+// claim one the last gets what is sent there.
+func (n *Network) Move(host, network string, addrs []netip.Prefix) error {
+	n.enter()
+	defer n.leave()
+	if err := n.move(host, network, addrs); err != nil {
+		return fmt.Errorf("sim: host %q: %w", host, err)
+	}
+	return nil
+}
+
+func (n *Network) move(host, network string, prefixes []netip.Prefix) error {
+	h, s := n.hosts[host], n.segments[network]
+	if h == nil {
+		return errors.New("there is none")
+	}
+	if s == nil {
+		return fmt.Errorf("there is no network %q", network)
+	}
+	addrs, err := s.admit(prefixes)
+	if err != nil {
+		return err
+	}
+	o := h.at.(*outlet)
+	if o.p.segment != s {
+		o.p.moveTo(s)
+		n.note(host, "is on "+network)
+	}
+	o.setAddrs(addrs)
+	switch {
+	case len(addrs) > 0:
+		o.lease = nil
+	case o.lease == nil:
+		return o.newLease(nil)
+	default: // it asks for the address that it had
+		o.lease.fixed = nil
+		o.lease.client.Reboot(n.time())
+		o.lease.drain()
+	}
+	return nil
+}
