@@ -64,7 +64,7 @@ var layers = []layer{
 		"it measures the server from outside; only tests use it"},
 	{"", "internal/identity internal/wire internal/machine internal/netio internal/link", "", "testing",
 		"the library brings its users no server, no lab and no command line"},
-	{"internal/lab/scenario", "internal/machine/nat internal/machine/dhcp internal/machine/portmap internal/wire", "github.com/goccy/go-yaml", strings.Replace(outside, "time ", "", 1),
+	{"internal/lab/scenario", "internal/machine/nat internal/machine/dhcp internal/machine/portmap internal/wire", "go.yaml.in/yaml/v4", strings.Replace(outside, "time ", "", 1),
 		"scenarios are data"},
 	{"internal/lab", "internal/lab internal/machine/nat internal/machine/dhcp internal/machine/portmap internal/machine/router internal/wire", "any", "testing",
 		"a lab that knew the product could not put it to the test"},

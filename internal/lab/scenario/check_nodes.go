@@ -1,0 +1,219 @@
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+)
+
+const (
+	minMTU      = 576
+	maxRate     = 1e12
+	maxDelay    = time.Hour
+	maxMappings = 1 << 24
+)
+
+// CheckLink refuses what no link does.
+func CheckLink(l Link) error {
+	share := func(f float64) bool { return f >= 0 && f <= 1 } // and no NaN
+	switch {
+	case l.Delay < 0 || l.Jitter < 0 || l.Rate < 0 || l.MTU < 0:
+		return errors.New("delay, jitter, rate and MTU are not negative")
+	case l.Delay > maxDelay || l.Jitter > maxDelay:
+		return fmt.Errorf("delay and jitter are at most %v", maxDelay)
+	case !share(l.Loss) || !share(l.Reorder) || !share(l.Repeat):
+		return errors.New("loss, reorder and repeat are from 0 to 1")
+	case l.MTU != 0 && (l.MTU < minMTU || l.MTU > 65535):
+		return fmt.Errorf("the MTU is from %d to 65535", minMTU)
+	case l.Rate > maxRate:
+		return errors.New("the rate is at most 1 Tbit/s")
+	}
+	return nil
+}
+
+func (c *checker) hosts(t *Topology) error {
+	for i := range t.Hosts {
+		h := &t.Hosts[i]
+		path := "hosts." + h.Name
+		if err := c.leased(&h.Port, path); err != nil {
+			return err
+		}
+		if h.Firewall == nil {
+			continue
+		}
+		if h.Firewall.Mode == nat.Translate {
+			return fault(path+".firewall", "a host's firewall does not translate: its mode is firewall or open")
+		}
+		if err := behaves(*h.Firewall, nil); err != nil {
+			return fault(path+".firewall", "%v", err)
+		}
+	}
+	return nil
+}
+
+// leased: who wants an address by DHCP is on a network that has some to give.
+func (c *checker) leased(p *Port, path string) error {
+	if !p.DHCP {
+		return nil
+	}
+	up := c.nets[p.Network].up
+	switch {
+	case up == nil:
+		return fault(path, "DHCP, but nobody on the internet gives addresses")
+	case up.DHCP == nil:
+		return fault(path, "DHCP, but gateway %s serves none", up.Name)
+	case up.Inside.Network != p.Network:
+		return fault(path, "DHCP, but gateway %s serves its inside and not its DMZ", up.Name)
+	}
+	return nil
+}
+
+func (c *checker) gateways(t *Topology) error {
+	for i := range t.Gateways {
+		g := &t.Gateways[i]
+		path := "gateways." + g.Name
+		if err := c.leased(&g.Outside, path+".outside"); err != nil {
+			return err
+		}
+		for _, p := range g.inner() {
+			if g.NAT.Mode == nat.Translate && p.holds(true) && !g.Outside.holds(true) {
+				return fault(path+".outside", "no IPv4 address to translate %v to", p.Addrs[0])
+			}
+		}
+		if g.MaxMappings < 0 || g.MaxMappings > maxMappings {
+			return fault(path+".max-mappings", "from 0, which is the default, to %d", maxMappings)
+		}
+		if err := behaves(g.NAT, g); err != nil {
+			return fault(path+".nat", "%v", err)
+		}
+		for _, err := range []error{c.static(g, path), c.pool(g, path), serves(g, path)} {
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// behaves asks the machine itself whether it can be.
+func behaves(b nat.Behaviour, g *Gateway) error {
+	cfg := nat.Config{Behaviour: b, Rand: rand.NewPCG(0, 0), MaxMappings: 1}
+	cfg.Own[nat.Outside] = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1})}
+	cfg.Inside = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, 0}), 8)}
+	if g != nil {
+		cfg.Inside = nil
+		for _, p := range g.inner() {
+			for _, a := range p.Addrs {
+				cfg.Inside = append(cfg.Inside, a.Masked())
+			}
+		}
+	}
+	_, err := nat.New(cfg)
+	return err
+}
+
+func (c *checker) static(g *Gateway, path string) error {
+	outside := c.nets[g.Outside.Network]
+	inside := map[netip.Addr]bool{}
+	for i, s := range g.Static {
+		path := fmt.Sprintf("%s.static[%d]", path, i)
+		switch {
+		case g.NAT.Mode != nat.Translate:
+			return fault(path, "the gateway translates nothing")
+		case !s.Internal.Is4() || !s.External.Is4():
+			return fault(path, "two IPv4 addresses are wanted, internal and external")
+		case inside[s.Internal]:
+			return fault(path, "%v has an external address already", s.Internal)
+		case !slices.ContainsFunc(g.inner(), func(p *Port) bool { return c.nets[p.Network].prefix[0].Contains(s.Internal) }):
+			return fault(path, "%v is not inside", s.Internal)
+		case outside.holder[s.External] != "":
+			return fault(path, "%v is taken by %s", s.External, outside.holder[s.External])
+		case outside.prefix[0].IsValid() && !outside.prefix[0].Contains(s.External):
+			return fault(path, "%v is not in %v, which network %q is", s.External, outside.prefix[0], outside.name)
+		}
+		inside[s.Internal] = true
+		outside.holder[s.External] = path
+	}
+	return nil
+}
+
+// pool: the addresses to lease are of the inside network.
+func (c *checker) pool(g *Gateway, path string) error {
+	if g.DHCP == nil {
+		return nil
+	}
+	path += ".dhcp"
+	prefix := c.nets[g.Inside.Network].prefix[0]
+	if !prefix.IsValid() {
+		return fault(path, "no IPv4 address inside, so none to lease")
+	}
+	p := g.DHCP
+	if p.First.IsValid() != p.Last.IsValid() {
+		return fault(path, "first and last come together")
+	}
+	for _, a := range []netip.Addr{p.First, p.Last} {
+		if a.IsValid() && !prefix.Contains(a) {
+			return fault(path, "%v is not in %v, which network %q is", a, prefix, g.Inside.Network)
+		}
+	}
+	if p.First.IsValid() && p.Last.Less(p.First) {
+		return fault(path, "the addresses from %v to %v run backwards", p.First, p.Last)
+	}
+	if p.Lease < 0 {
+		return fault(path, "a lease of %v", p.Lease)
+	}
+	return manual(p, prefix, path+".manual")
+}
+
+func manual(p *dhcp.Pool, prefix netip.Prefix, path string) error {
+	var owners []string
+	for link := range p.Manual {
+		owners = append(owners, link)
+	}
+	slices.Sort(owners)
+	seen := map[netip.Addr]string{}
+	for _, link := range owners {
+		a := p.Manual[link]
+		switch {
+		case !isMAC(link):
+			return fault(path, "%q is no hardware address, like 02:00:00:00:00:01", link)
+		case !prefix.Contains(a):
+			return fault(path+"."+link, "%v is not in %v", a, prefix)
+		case seen[a] != "":
+			return fault(path+"."+link, "%v belongs to %s", a, seen[a])
+		}
+		seen[a] = link
+	}
+	return nil
+}
+
+// isMAC says whether s is six bytes in hexadecimal with colons between.
+func isMAC(s string) bool {
+	for i, c := range []byte(s) {
+		hex := c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+		if i%3 == 2 && c != ':' || i%3 != 2 && !hex {
+			return false
+		}
+	}
+	return len(s) == 17
+}
+
+// serves checks what a gateway's own sockets are for.
+func serves(g *Gateway, path string) error {
+	p := g.Proxy
+	switch {
+	case p.HTTP != 0 && p.HTTP == p.SOCKS:
+		return fault(path+".proxy", "HTTP and SOCKS share port %d", p.HTTP)
+	case p.Only && p.HTTP == 0 && p.SOCKS == 0 && !p.Transparent:
+		return fault(path+".proxy", "only a proxy gets out, and there is none")
+	case (g.PortMap.NATPMP || g.PortMap.PCP || g.PortMap.UPnP) && g.NAT.Mode != nat.Translate:
+		return fault(path+".port-mapping", "the gateway translates nothing")
+	}
+	return nil
+}
