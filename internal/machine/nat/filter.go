@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
@@ -19,5 +20,106 @@ const (
 // rule asks the packet filter about the first packet of a session, or in mode
 // Open about any packet. src and dst are its endpoints as seen inside.
 func (g *Gateway) rule(from, to Side, p *ip.Packet, src, dst netip.AddrPort) ruling {
+	for i := range g.rules {
+		if r := &g.rules[i]; r.matches(from, to, p, src, dst) {
+			return r.says
+		}
+	}
 	return undecided
+}
+
+// compiledRule is a Rule that is quick to ask.
+type compiledRule struct {
+	says               ruling
+	from, to           Sides
+	proto              ip.Proto
+	src, dst           []netip.Prefix
+	srcPorts, dstPorts []PortRange
+}
+
+// compileRules refuses rules that can match nothing.
+func compileRules(rules []Rule) ([]compiledRule, error) {
+	all := make([]compiledRule, 0, len(rules))
+	for i, r := range rules {
+		c := compiledRule{from: r.From, to: r.To, proto: r.Protocol}
+		if c.from == 0 {
+			c.from = 1<<sides - 1
+		}
+		if c.to == 0 {
+			c.to = 1<<sides - 1
+		}
+		switch r.Action {
+		case Accept:
+			c.says = accepted
+		case Discard:
+			c.says = discarded
+		case Reject:
+			c.says = rejected
+		default:
+			return nil, fmt.Errorf("nat: rule %d: unknown action", i+1)
+		}
+		if r.Protocol > ip.ICMP {
+			return nil, fmt.Errorf("nat: rule %d: unknown protocol", i+1)
+		}
+		for _, l := range []struct {
+			from []netip.Prefix
+			to   *[]netip.Prefix
+		}{{r.Src, &c.src}, {r.Dst, &c.dst}} {
+			for _, p := range l.from {
+				if !p.IsValid() {
+					return nil, fmt.Errorf("nat: rule %d: invalid prefix", i+1)
+				}
+				*l.to = append(*l.to, p.Masked())
+			}
+		}
+		for _, l := range []struct {
+			from []PortRange
+			to   *[]PortRange
+		}{{r.SrcPorts, &c.srcPorts}, {r.DstPorts, &c.dstPorts}} {
+			for _, p := range l.from {
+				if p == (PortRange{}) {
+					p.Last = 65535
+				}
+				if p.First > p.Last {
+					return nil, fmt.Errorf("nat: rule %d: ports %d to %d", i+1, p.First, p.Last)
+				}
+				*l.to = append(*l.to, p)
+			}
+			if len(l.from) > 0 && r.Protocol == ip.ICMP {
+				return nil, fmt.Errorf("nat: rule %d: ICMP has no ports", i+1)
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func (r *compiledRule) matches(from, to Side, p *ip.Packet, src, dst netip.AddrPort) bool {
+	if r.from>>from&1 == 0 || r.to>>to&1 == 0 || r.proto != ip.Other && r.proto != p.Proto {
+		return false
+	}
+	if r.src != nil && !within(r.src, src.Addr()) || r.dst != nil && !within(r.dst, dst.Addr()) {
+		return false
+	}
+	if r.srcPorts == nil && r.dstPorts == nil {
+		return true
+	}
+	if p.Headless {
+		// The first part is judged by its ports; without it later ones are
+		// worth nothing.
+		return r.says == accepted
+	}
+	return (p.Proto == ip.UDP || p.Proto == ip.TCP) && among(r.srcPorts, src.Port()) && among(r.dstPorts, dst.Port())
+}
+
+func among(ranges []PortRange, port uint16) bool {
+	if ranges == nil {
+		return true
+	}
+	for _, r := range ranges {
+		if r.First <= port && port <= r.Last {
+			return true
+		}
+	}
+	return false
 }

@@ -3,6 +3,7 @@ package nat
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -79,11 +80,26 @@ type Gateway struct {
 
 	udpPolicy, tcpPolicy Policy // UDP's is ICMP's too
 
-	packet  ip.Packet // the packet at hand
-	offload Offload   // of the packet at hand
-	quoted  ip.Packet // the packet that it quotes
-	queue   []Out     // for Poll
-	stats   Stats
+	packet           ip.Packet      // the packet at hand
+	offload          Offload        // of the packet at hand
+	cameFrom, cameTo netip.AddrPort // its endpoints when it came
+	replaced         bool           // packet is another one than was given
+	quoted           ip.Packet      // the packet that it quotes
+	segment          segment        // the TCP segment in it
+	queue            []Out          // for Poll
+	stats            Stats
+
+	rules     []compiledRule
+	content   contentFilter
+	tracking  bool // follow keeps tracks
+	tracks    tracks
+	alg       algScratch
+	answers   allowance
+	late      lateAnswers
+	soon      int64 // when overdue has something to do
+	cut       [sides]cutPackets
+	released  [][]byte  // parts that go with the packet at hand
+	releasing cutPacket // and what they are parts of
 }
 
 // New refuses what no gateway can be.
@@ -113,6 +129,14 @@ func New(cfg Config) (*Gateway, error) {
 	}
 
 	g := &Gateway{cfg: cfg, rnd: rand.New(cfg.Rand)}
+	var err error
+	if g.rules, err = compileRules(cfg.Rules); err != nil {
+		return nil, err
+	}
+	if g.content, err = compileContent(cfg.Content); err != nil {
+		return nil, err
+	}
+	g.tracking = cfg.TCP.CheckWindow || cfg.TCP.RewriteSequence || cfg.ALG || g.content.active()
 	g.udpPolicy = Policy{Mapping: cfg.Mapping, Filtering: cfg.Filtering, Hairpin: cfg.Hairpin}
 	g.tcpPolicy = g.udpPolicy
 	if cfg.TCPPolicy != nil {
@@ -148,6 +172,8 @@ func (g *Gateway) Reset() {
 		classEstablished: {timeout: int64(establishedTimeout)},
 	}
 	g.queue = nil
+	g.tracks, g.late, g.cut = tracks{}, lateAnswers{}, [sides]cutPackets{}
+	g.soon = math.MaxInt64
 	for proto := range g.pools {
 		g.pools[proto] = make([]*pool, len(g.cfg.Own[Outside]))
 	}
@@ -157,19 +183,24 @@ func (g *Gateway) Reset() {
 // bytes of pkt behind the IP packet are left alone.
 func (g *Gateway) Handle(now time.Time, from Side, pkt []byte, off Offload) Verdict {
 	g.advance(now)
-	g.offload = off
-	p := &g.packet
-	if p.Decode(pkt) != nil || (p.Proto == ip.UDP || p.Proto == ip.TCP) && !p.Fragment && (p.Src.Port() == 0 || p.Dst.Port() == 0) {
-		return g.count(from, drop(Malformed))
+	if g.now >= g.soon {
+		g.overdue()
 	}
-	v := g.route(from, p)
-	if v.Action == Forward && from != Local && v.To != Local {
-		if !g.cfg.KeepTTL {
-			p.DecrementTTL()
-		}
-		if r := g.fit(from, v.To, p); r != None {
-			v = drop(r)
-		}
+	if off.Segment > 0 && g.cfg.ALG {
+		return g.handleSegments(from, pkt, off)
 	}
+	v := g.handle(from, pkt, off)
+	g.release(from)
 	return g.count(from, v)
+}
+
+func (g *Gateway) handle(from Side, pkt []byte, off Offload) Verdict {
+	p := &g.packet
+	if p.Decode(pkt) != nil || (p.Proto == ip.UDP || p.Proto == ip.TCP) && !p.Headless && (p.Src.Port() == 0 || p.Dst.Port() == 0) {
+		return drop(Malformed)
+	}
+	p.Partial = off.PartialSum
+	g.offload, g.replaced = off, false
+	g.cameFrom, g.cameTo = p.Src, p.Dst
+	return g.depart(from, g.route(from, p), p)
 }

@@ -8,41 +8,98 @@ import (
 
 // ICMP errors are translated by the packet that they quote (RFC 5508 section
 // 4). They neither refresh nor end a mapping (RFC 4787 REQ-12, RFC 5382
-// REQ-10).
+// REQ-10), unless the behaviour says ICMPCloses.
 
-// inboundError: the quoted packet once left through a mapping of ours.
-func (g *Gateway) inboundError(p *ip.Packet) Reason {
+// quote decodes what an error quotes. RFC 5508 REQ-3: an error with a wrong
+// checksum or with a quote whose IP header has one is dropped; the checksum of
+// the quoted transport header is not looked at. It was sent by a host of ours,
+// or came to one: but no host sends what of the echoes is not asked for.
+func (g *Gateway) quote(p *ip.Packet, notBy ip.Kind) Reason {
+	if g.cfg.ICMP.DropErrors {
+		return Filtered
+	}
 	q := &g.quoted
-	if !p.ChecksumOK() || p.Quoted(q) != nil || q.Kind != ip.Plain && q.Kind != ip.EchoRequest {
+	if p.Fragment || !p.ChecksumOK() || p.Quoted(q) != nil || !q.HeaderOK() ||
+		q.Kind == ip.Error || q.Kind == notBy || q.Proto == ip.ICMP && q.Kind == ip.Plain {
 		return Malformed
-	}
-	ref := g.mappingAt(q.Proto, q.Src)
-	if ref == 0 || !g.quotable(ref, q.Proto, q.Dst) {
-		return NoMapping
-	}
-	if m := g.mapping(ref); m.addr != identity {
-		q.SetSrc(g.internal(m))
-		p.SetDst(netip.AddrPortFrom(g.internal(m).Addr(), 0))
-		p.ResetICMPChecksum()
 	}
 	return None
 }
 
+// inboundError: the quoted packet once left through a mapping of ours. It goes
+// to the side of that mapping.
+func (g *Gateway) inboundError(p *ip.Packet) (Side, Reason) {
+	if r := g.quote(p, ip.EchoReply); r != None {
+		return Local, r
+	}
+	q := &g.quoted
+	ref := g.mappingAt(q.Proto, q.Src)
+	if ref == 0 || !g.quotable(ref, q.Proto, q.Dst) {
+		return Local, NoMapping
+	}
+	m := g.mapping(ref)
+	var session uint32
+	if q.Proto == ip.TCP {
+		session = g.sessionOf(ref, q.Dst)
+	}
+	g.unquote(outbound, session, p)
+	if m.addr != identity {
+		internal := g.internal(m)
+		if !g.cfg.ICMP.KeepQuote {
+			q.SetSrc(internal)
+			p.ResetICMPChecksum()
+		}
+		p.SetDst(netip.AddrPortFrom(internal.Addr(), 0))
+	}
+	side := m.side
+	if session != 0 {
+		g.session(session).tcp |= errored
+		if g.cfg.TCP.ICMPCloses {
+			g.dropSession(session)
+		}
+	}
+	return side, None
+}
+
 // outboundError: the quoted packet once came in through a mapping of ours.
 func (g *Gateway) outboundError(p *ip.Packet) Reason {
-	q := &g.quoted
-	if !p.ChecksumOK() || p.Quoted(q) != nil || q.Kind != ip.Plain && q.Kind != ip.EchoReply {
-		return Malformed
+	if r := g.quote(p, ip.EchoRequest); r != None {
+		return r
 	}
+	q := &g.quoted
 	ref := g.mappingOf(q.Proto, q.Dst, q.Src)
 	if ref == 0 || !g.quotable(ref, q.Proto, q.Src) {
 		return NoMapping
 	}
-	if m := g.mapping(ref); m.addr != identity {
+	m := g.mapping(ref)
+	var session uint32
+	if q.Proto == ip.TCP {
+		session = g.sessionOf(ref, q.Src)
+	}
+	g.unquote(inbound, session, p)
+	if m.addr != identity {
 		external := g.external(m)
-		q.SetDst(external)
+		if !g.cfg.ICMP.KeepQuote {
+			q.SetDst(external)
+			p.ResetICMPChecksum()
+		}
 		p.SetSrc(netip.AddrPortFrom(external.Addr(), 0))
-		p.ResetICMPChecksum()
 	}
 	return None
+}
+
+// unquote gives the quoted segment the numbers back that it had when it came
+// to the gateway, in direction d.
+func (g *Gateway) unquote(d direction, session uint32, p *ip.Packet) {
+	if session == 0 || g.cfg.ICMP.KeepQuote {
+		return
+	}
+	track := g.session(session).track
+	if track == 0 {
+		return
+	}
+	if n := g.tracks.numbering(track); !n.none() {
+		n.quoted(d, &g.quoted)
+		p.ResetICMPChecksum()
+	}
 }

@@ -66,6 +66,7 @@ func (c *refConn) alive(now time.Time) bool {
 		case s.flags&ip.SYN != 0:
 			syn[i] = true
 		default:
+			dead = false // that RST was not the end
 			if syn[0] && syn[1] {
 				established = true
 			}

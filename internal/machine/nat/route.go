@@ -36,14 +36,21 @@ func (g *Gateway) route(from Side, p *ip.Packet) Verdict {
 		return g.plain(from, dst, p)
 	}
 	if p.Fragment {
-		return g.fragment(from, p)
+		return g.fragment(from, dst, p)
 	}
+	return g.through(from, dst, p)
+}
+
+// through takes a packet through the gateway.
+func (g *Gateway) through(from, dst Side, p *ip.Packet) Verdict {
 	if p.Proto == ip.Other || p.Proto == ip.ICMP && p.Kind == ip.Plain {
 		return drop(Unsupported)
 	}
 	switch {
 	case from == Outside:
 		return g.inward(from, p)
+	case from == Local:
+		return g.outward(from, p)
 	case dst != Outside:
 		return drop(BadAddress)
 	}
@@ -73,7 +80,10 @@ func (g *Gateway) fromLocal(p *ip.Packet, to Side) Verdict {
 	if to != Outside || g.cfg.Mode == Open {
 		return forward(to)
 	}
-	return g.outward(Local, p)
+	if p.Fragment {
+		return g.fragment(Local, to, p)
+	}
+	return g.through(Local, to, p)
 }
 
 // sideOf is the side on which an address is.

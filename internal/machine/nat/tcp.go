@@ -4,7 +4,9 @@ import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 
 // tcpState is which segments a connection has shown, in either direction. It
 // is transitory until the handshake is complete and again from the second FIN
-// or the first RST on (RFC 5382 REQ-5, RFC 7857 section 2).
+// or the first RST on (RFC 5382 REQ-5, RFC 7857 section 2). An RST may be
+// forged: a connection that goes on after it is what it was (RFC 7857 section
+// 2.2, after RFC 6146 section 3.5.2.2).
 type tcpState uint8
 
 const (
@@ -14,25 +16,67 @@ const (
 	finIn
 	acked // a segment after both SYNs
 	reset
+	errored // an ICMP error came in since the last SYN out
 )
+
+// sameClass leaves a session's timer alone.
+const sameClass class = 0xff
 
 // opens reports whether p may be the first segment of a connection.
 func opens(p *ip.Packet) bool {
 	return p.Proto != ip.TCP || p.TCPFlags()&(ip.SYN|ip.ACK|ip.RST) == ip.SYN
 }
 
+// picksUp reports whether an outbound p is taken for the middle of a
+// connection that was forgotten, as conntrack does.
+func (g *Gateway) picksUp(p *ip.Packet) bool {
+	flags := p.TCPFlags()
+	return g.cfg.TCP.CheckWindow && soundFlags(flags) && kindOf(flags) == kindACK
+}
+
 // follow follows a connection by the next of its segments, before it is
 // translated. It says how long the connection is remembered from now on;
-// noClass: it is over with this segment. A segment with a reason is dropped
-// and changes nothing.
+// noClass: it is over with this segment; sameClass: as before. A segment with a
+// reason is dropped and changes nothing.
 func (g *Gateway) follow(f *flow, p *ip.Packet) (class, Reason) {
 	s := g.session(f.session)
-	s.tcp = s.tcp.next(p.TCPFlags(), f.d)
+	flags := p.TCPFlags()
+	if g.cfg.TCP.refuses(s.tcp, flags, f.d) {
+		return noClass, OutOfWindow
+	}
+	if g.late.queue != nil && f.d == outbound && flags&ip.SYN != 0 {
+		g.late.withdraw(pair{g.external(g.mapping(f.mapping)), p.Dst})
+	}
+	j := good
+	if g.tracking {
+		var r Reason
+		if j, r = g.track(f, s, p); r != None {
+			return noClass, r
+		}
+	}
+	switch {
+	case j == ignored:
+		return sameClass, None
+	case j == last, flags&ip.RST != 0 && f.d == inbound && g.cfg.TCP.RSTCloses:
+		return noClass, None
+	}
+	s.tcp = s.tcp.next(flags, f.d)
 	return s.tcp.class(), None
 }
 
-// unfollow gives back what follow keeps elsewhere about a session that ends.
-func (g *Gateway) unfollow(s *session) {}
+// refuses says which segments of a handshake a gateway does not let pass.
+func (c *TCP) refuses(s tcpState, flags uint8, d direction) bool {
+	switch flags & (ip.SYN | ip.ACK | ip.RST) {
+	case ip.SYN:
+		return c.RefuseSYN && d == inbound && s&synOut != 0
+	case ip.SYN | ip.ACK:
+		if d == inbound {
+			return c.RefuseSYNACK && s&(errored|acked) == errored
+		}
+		return c.RefuseSYNACKOut && s&(synOut|synIn) == synOut
+	}
+	return false
+}
 
 func (s tcpState) next(flags uint8, d direction) tcpState {
 	syn, fin := synOut, finOut
@@ -46,8 +90,12 @@ func (s tcpState) next(flags uint8, d direction) tcpState {
 		if flags&ip.ACK == 0 && s.closed() {
 			return syn
 		}
+		if d == outbound {
+			s &^= errored
+		}
 		return s | syn
 	}
+	s &^= reset
 	if s&(synOut|synIn) == synOut|synIn {
 		s |= acked
 	}

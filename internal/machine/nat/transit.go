@@ -17,6 +17,9 @@ func (g *Gateway) outward(from Side, p *ip.Packet) Verdict {
 	} else {
 		f := flow{from: from, to: Outside, d: outbound}
 		if r := g.open(&f, p); r != None {
+			if r == TableFull {
+				g.exhausted(from, p)
+			}
 			return drop(r)
 		}
 		if r := g.transit(&f, p); r != None {
@@ -36,10 +39,11 @@ func (g *Gateway) outward(from Side, p *ip.Packet) Verdict {
 // inward translates a packet to who is at its destination.
 func (g *Gateway) inward(from Side, p *ip.Packet) Verdict {
 	if p.Kind == ip.Error {
-		if r := g.inboundError(p); r != None {
+		to, r := g.inboundError(p)
+		if r != None {
 			return drop(r)
 		}
-		return forward(g.sideOf(p.Dst.Addr()))
+		return forward(to)
 	}
 	f := flow{from: from, d: inbound, mapping: g.mappingAt(p.Proto, p.Dst)}
 	r := NoMapping
@@ -79,16 +83,18 @@ func (g *Gateway) transit(f *flow, p *ip.Packet) Reason {
 		}
 	}
 	if g.cfg.ALG {
-		r = g.rewrite(f, p)
+		g.rewrite(f, p)
 	}
 	if p.Proto == ip.TCP {
-		if c == noClass {
+		switch c {
+		case sameClass:
+		case noClass:
 			g.dropSession(f.session)
-		} else {
+		default:
 			g.touch(f.session, c)
 		}
 	}
-	return r
+	return None
 }
 
 // open finds or makes the session of an outbound packet.
@@ -97,7 +103,7 @@ func (g *Gateway) open(f *flow, p *ip.Packet) Reason {
 		return NoMapping
 	}
 	f.mapping = g.mappingOf(p.Proto, p.Src, p.Dst)
-	if p.Proto == ip.TCP && (f.mapping == 0 || g.sessionOf(f.mapping, p.Dst) == 0) && !opens(p) {
+	if p.Proto == ip.TCP && (f.mapping == 0 || g.sessionOf(f.mapping, p.Dst) == 0) && !opens(p) && !g.picksUp(p) {
 		return NoMapping
 	}
 	made := f.mapping == 0

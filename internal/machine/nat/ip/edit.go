@@ -168,10 +168,14 @@ func (p *Packet) pseudoSum(proto uint8, n int) uint64 {
 	return uint64(fold(pseudo(p.Data[8:40], proto, n)))
 }
 
-// ResetICMPChecksum computes the checksum of an IPv4 ICMP message anew, after
-// an edit of what it quotes.
+// ResetICMPChecksum computes the checksum of an ICMP message anew, after an
+// edit of what it quotes.
 func (p *Packet) ResetICMPChecksum() {
 	b := p.Transport()
 	b[2], b[3] = 0, 0
-	binary.BigEndian.PutUint16(b[2:], ^fold(add(0, b)))
+	var sum uint64
+	if !p.Is4() {
+		sum = p.pseudoSum(protoICMPv6, len(b))
+	}
+	binary.BigEndian.PutUint16(b[2:], ^fold(sum+uint64(fold(add(0, b)))))
 }

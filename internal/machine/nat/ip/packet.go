@@ -308,6 +308,20 @@ func (p *Packet) Payload() []byte {
 	return b
 }
 
+// PayloadAt is where the payload starts in the transport header and what
+// follows.
+func (p *Packet) PayloadAt() int {
+	switch {
+	case p.Headless:
+		return 0
+	case p.Proto == TCP:
+		return tcpHeaderLen(p.Transport())
+	case p.Proto == Other:
+		return 0
+	}
+	return 8
+}
+
 // Quoted decodes the packet that an ICMP error carries. Its Data is part of
 // p's.
 func (p *Packet) Quoted(q *Packet) error {

@@ -162,10 +162,7 @@ func AppendReset(b []byte, p *Packet) []byte {
 func (p *Packet) AppendSegment(b []byte, size, from int) (segment []byte, next int) {
 	start := len(b)
 	payload := p.Payload()
-	headers := len(p.Data) - len(p.Transport()) + 8
-	if p.Proto == TCP {
-		headers += tcpHeaderLen(p.Transport()) - 8
-	}
+	headers := p.l4 + p.PayloadAt()
 	n := min(size, len(payload)-from)
 	if from+n < len(payload) {
 		next = from + n
@@ -212,10 +209,7 @@ func (p *Packet) AppendSegment(b []byte, size, from int) (segment []byte, next i
 func (p *Packet) AppendWith(b, payload []byte) []byte {
 	old := p.Payload()
 	start := len(b)
-	headers := len(p.Data) - len(p.Transport()) + 8
-	if p.Proto == TCP {
-		headers += tcpHeaderLen(p.Transport()) - 8
-	}
+	headers := p.l4 + p.PayloadAt()
 	b = append(b, p.Data[:headers]...)
 	b = append(b, payload...)
 	h := b[start:]

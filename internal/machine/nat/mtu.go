@@ -1,0 +1,123 @@
+package nat
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+const defaultMTU = 1500
+
+func (g *Gateway) mtu(side Side) int {
+	if side < Local && g.cfg.MTU[side] != 0 {
+		return g.cfg.MTU[side]
+	}
+	return defaultMTU
+}
+
+// depart does what is left to do for a packet that leaves.
+func (g *Gateway) depart(from Side, v Verdict, p *ip.Packet) Verdict {
+	if v.Action == Drop {
+		return v
+	}
+	if from != Local && v.To != Local && !g.cfg.KeepTTL {
+		p.DecrementTTL()
+	}
+	if r := g.fit(from, v.To, p); r != None {
+		return drop(r)
+	}
+	return v
+}
+
+// fit makes a packet fit the side that it leaves by. Kept: it was emitted, in
+// pieces or as another in its place.
+func (g *Gateway) fit(from, to Side, p *ip.Packet) Reason {
+	mtu := g.mtu(to)
+	n := len(p.Data)
+	if g.offload.Segment > 0 {
+		n = min(n, n-len(p.Payload())+g.offload.Segment)
+	}
+	switch {
+	case n <= mtu || to == Local:
+		if !g.replaced {
+			return None
+		}
+		g.emit(to, bytes.Clone(p.Data))
+	case !p.MayCut():
+		g.tooBig(from, mtu, p)
+		return TooBig
+	case g.offload.Segment == 0:
+		p.FinishChecksum()
+		g.emitParts(to, mtu, p)
+	default:
+		for next := 0; ; {
+			var segment []byte
+			segment, next = p.AppendSegment(nil, g.offload.Segment, next)
+			var s ip.Packet
+			if s.Decode(segment) == nil {
+				g.emitParts(to, mtu, &s)
+			}
+			if next == 0 {
+				break
+			}
+		}
+	}
+	return Kept
+}
+
+func (g *Gateway) emitParts(to Side, mtu int, p *ip.Packet) {
+	for next := 0; ; {
+		var part []byte
+		part, next = p.AppendPart(nil, mtu, next)
+		g.emit(to, part)
+		if next == 0 {
+			return
+		}
+	}
+}
+
+// tooBig says which MTU the way on has (RFC 1191 section 4, RFC 8201), about
+// the packet as it came.
+func (g *Gateway) tooBig(from Side, mtu int, p *ip.Packet) {
+	g.restore(p)
+	p.FinishChecksum()
+	g.say(from, ip.AppendTooBig(nil, g.speaker(from, p), mtu, p.Data))
+}
+
+// handleSegments cuts a large packet before anything else is done: text of
+// another length may come into each.
+func (g *Gateway) handleSegments(from Side, pkt []byte, off Offload) Verdict {
+	var whole ip.Packet
+	if whole.Decode(pkt) != nil || whole.Proto != ip.UDP && whole.Proto != ip.TCP || whole.Fragment {
+		return g.count(from, g.handle(from, pkt, off))
+	}
+	for next := 0; ; {
+		var segment []byte
+		segment, next = whole.AppendSegment(nil, off.Segment, next)
+		v := g.count(from, g.handle(from, segment, Offload{}))
+		if v.Action == Forward {
+			g.emit(v.To, segment)
+		}
+		if next == 0 {
+			return drop(Kept)
+		}
+	}
+}
+
+// overdue does what waits for its time beside the timers of sessions, and says
+// when there is more.
+func (g *Gateway) overdue() {
+	g.answerLate()
+	g.soon = math.MaxInt64
+	if due, ok := g.late.next(); ok {
+		g.soon = due
+	}
+	for side := range g.cut {
+		t := &g.cut[side]
+		t.expire(g.now)
+		if due, ok := t.next(); ok {
+			g.soon = min(g.soon, due)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package nat
+
+import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+
+// track is what is kept of a connection by gateways that look at more of it
+// than flags. The elements of conn are by who began, those of stream by
+// direction.
+type track struct {
+	conn
+	stream [2]stream
+	web
+	shift  uint32 // see numbering
+	began  direction
+	picked bool   // the beginning was not seen
+	edited bool   // edits has some
+	next   uint32 // in a free element, the next free one
+}
+
+// tracks is a slab of them; 0 is none.
+type tracks struct {
+	all   []track
+	free  uint32
+	edits map[uint32]*[2]edits // few connections have any
+}
+
+func (t *tracks) make() uint32 {
+	if ref := t.free; ref != 0 {
+		t.free = t.all[ref].next
+		t.all[ref] = track{}
+		return ref
+	}
+	if len(t.all) == 0 {
+		t.all = make([]track, 1, 64)
+	}
+	t.all = append(t.all, track{})
+	return uint32(len(t.all) - 1)
+}
+
+func (t *tracks) drop(ref uint32) {
+	if t.all[ref].edited {
+		delete(t.edits, ref)
+	}
+	t.all[ref] = track{next: t.free}
+	t.free = ref
+}
+
+func (t *tracks) numbering(ref uint32) numbering {
+	n := numbering{shift: t.all[ref].shift}
+	if t.all[ref].edited {
+		n.edits = t.edits[ref]
+	}
+	return n
+}
+
+// edit takes note of an edit in a stream.
+func (t *tracks) edit(ref uint32, d direction, end uint32, grew int) {
+	if !t.all[ref].edited {
+		t.all[ref].edited = true
+		if t.edits == nil {
+			t.edits = make(map[uint32]*[2]edits)
+		}
+		t.edits[ref] = new([2]edits)
+	}
+	t.edits[ref][d.index()].add(end, grew)
+}
+
+// unfollow gives back what follow keeps elsewhere about a session that ends.
+func (g *Gateway) unfollow(s *session) {
+	if s.track != 0 {
+		g.tracks.drop(s.track)
+		s.track = 0
+	}
+}
+
+// track judges a segment and looks into it, and gives it the numbers that its
+// receiver knows.
+func (g *Gateway) track(f *flow, s *session, p *ip.Packet) (judgement, Reason) {
+	flags := p.TCPFlags()
+	if s.track == 0 {
+		s.track = g.tracks.make()
+		g.beginTrack(f, s, p)
+	}
+	t := &g.tracks.all[s.track]
+	n := g.tracks.numbering(s.track)
+	if !n.none() {
+		n.acks(f.d, p)
+	}
+	side := uint8(0)
+	if f.d != t.began {
+		side = 1
+	}
+	seg := &g.segment
+	seg.read(p, t.half[1-side].flags&sacks != 0)
+	j := good
+	if g.cfg.TCP.CheckWindow {
+		if p.Fragment { // its end is in another part
+			t.half[0].flags |= tolerant
+			t.half[1].flags |= tolerant
+		}
+		switch j = t.judge(seg, side); j {
+		case invalid:
+			return j, OutOfWindow
+		case anew:
+			if f.d == inbound && !g.invited(f.mapping, p.Src) {
+				return j, Filtered
+			}
+			g.tracks.drop(s.track)
+			s.track, s.tcp = 0, 0
+			return g.track(f, s, p)
+		}
+	}
+	if flags&ip.SYN != 0 {
+		t.stream[f.d.index()] = stream{first: seg.seq + 1, next: seg.seq + 1, known: true}
+	}
+	if g.content.active() {
+		seq := seg.seq
+		if flags&ip.SYN != 0 {
+			seq++
+		}
+		if r := g.content.inspectSegment(&t.stream[f.d.index()], &t.web, f.d == t.began, seq, p.Payload()); r != None {
+			return j, r
+		}
+	}
+	if !n.none() {
+		p.SetSeq(n.forward(f.d, seg.seq))
+	}
+	if t.picked && j == good { // as if its SYN had been seen
+		if f.d == outbound {
+			s.tcp |= synOut
+		} else {
+			s.tcp |= synIn
+		}
+	}
+	return j, None
+}
+
+// beginTrack is for the first segment that is seen of a connection.
+func (g *Gateway) beginTrack(f *flow, s *session, p *ip.Packet) {
+	t := &g.tracks.all[s.track]
+	t.began = f.d
+	syn := p.TCPFlags()&ip.SYN != 0
+	t.picked = !syn
+	if g.cfg.TCP.RewriteSequence && syn && f.d == outbound {
+		t.shift = g.rnd.Uint32() | 1
+	}
+	if g.content.WebOnly {
+		server := p.Dst
+		if f.d == inbound {
+			server = g.internal(g.mapping(f.mapping))
+		}
+		switch server.Port() {
+		case 80:
+			t.web.port = onHTTP
+		case 443:
+			t.web.port = onTLS
+		}
+	}
+}
