@@ -22,7 +22,7 @@ type Gateway struct {
 	wake   wake
 }
 
-func (g *Gateway) translates() bool { return g.data.NAT.Mode == nat.Translate }
+func (g *Gateway) translates(a netip.Addr) bool { return a.Is4() && g.data.NAT.Mode == nat.Translate }
 
 // start makes the machine; all routes must be known.
 func (g *Gateway) start() (err error) {

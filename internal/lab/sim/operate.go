@@ -14,7 +14,7 @@ import (
 // named like its host; a gateway's are named "NAME/inside", "NAME/outside" and
 // "NAME/dmz". Who is on it learns of another MTU only by what is lost.
 func (n *Network) SetLink(name string, l scenario.Link) error {
-	if err := checkLink(l); err != nil {
+	if err := scenario.CheckLink(l); err != nil {
 		return fmt.Errorf("sim: %s: %w", name, err)
 	}
 	n.enter()

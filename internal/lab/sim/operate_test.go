@@ -133,7 +133,7 @@ func TestAddressIsTaken(t *testing.T) {
 // A host's own firewall lets in answers only, and moves with the host.
 func TestHostFirewall(t *testing.T) {
 	top := public(delay)
-	top.Hosts[0].Firewall = &nat.Behaviour{Filtering: nat.AddressAndPortDependent}
+	top.Hosts[0].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: nat.AddressAndPortDependent}
 	inBubble(t, top, func(t *testing.T, n *Network) {
 		a, b := listenUDP(t, n.Host("a"), 7), listenUDP(t, n.Host("b"), 9)
 		l, _ := n.Host("a").ListenTCP(80)

@@ -19,7 +19,7 @@ type outlet struct {
 	wake     wake
 }
 
-func (n *Network) newOutlet(h *Host, p *port, rules *nat.Behaviour) (*outlet, error) {
+func (n *Network) newOutlet(h *Host, p *port, rules *nat.Behaviour) error {
 	o := &outlet{h: h, p: p, rules: rules}
 	o.wake = newWake(n, func() {
 		if o.firewall != nil {
@@ -28,7 +28,7 @@ func (n *Network) newOutlet(h *Host, p *port, rules *nat.Behaviour) (*outlet, er
 		}
 	})
 	h.at, h.port, p.node = o, p, o
-	return o, o.protect()
+	return o.protect()
 }
 
 // protect makes a firewall for the addresses that the host has now. What the
@@ -39,7 +39,7 @@ func (o *outlet) protect() (err error) {
 	}
 	n := o.h.n
 	cfg := nat.Config{Behaviour: *o.rules, Rand: rand.NewPCG(n.opt.Seed, hash(o.h.name+" firewall"))}
-	cfg.Mode, cfg.KeepTTL = nat.Firewall, true
+	cfg.KeepTTL = true
 	for _, a := range o.p.addrs {
 		cfg.Inside = append(cfg.Inside, netip.PrefixFrom(a, a.BitLen()))
 	}
