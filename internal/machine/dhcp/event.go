@@ -1,6 +1,7 @@
 package dhcp
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -35,6 +36,34 @@ type Event struct {
 	Client MAC
 	User   MAC       // who is not the client
 	Until  time.Time // zero: for ever
+}
+
+func (e Event) String() string {
+	a, c, u := e.Addr, e.Client, e.User
+	switch e.Kind {
+	case Leased, Renewed:
+		end := "for ever"
+		if !e.Until.IsZero() {
+			end = "until " + e.Until.UTC().Format(time.DateTime)
+		}
+		return fmt.Sprintf("%v %v by %v %s", a, e.Kind, c, end)
+	case Exhausted:
+		return fmt.Sprintf("no address is left for %v", c)
+	case Hoarded:
+		return fmt.Sprintf("%v asks for too many addresses, the last one for %v", u, c)
+	case Stolen:
+		if c == (MAC{}) {
+			return fmt.Sprintf("%v stolen by %v: it is leased to nobody", a, u)
+		}
+		return fmt.Sprintf("%v stolen by %v from %v", a, u, c)
+	case Refused:
+		return fmt.Sprintf("%v refused to %v", a, c)
+	case Occupied:
+		return fmt.Sprintf("%v occupied by %v", a, u)
+	case Expired:
+		return fmt.Sprintf("%v expired, had by %v", a, c)
+	}
+	return fmt.Sprintf("%v %v by %v", a, e.Kind, c)
 }
 
 // maxQueued bounds events and packets that nobody has taken. More than a few

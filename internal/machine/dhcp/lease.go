@@ -61,6 +61,17 @@ func (s *Server) Restore(now time.Time, leases []Lease) (left int) {
 	return left
 }
 
+// Reset is a restart with the leases in a file: offers, thefts and what was set
+// aside are forgotten.
+func (s *Server) Reset(now time.Time) {
+	leases, err := ParseLeases(AppendLeases(nil, s.Leases()))
+	if err != nil {
+		leases = nil // as with a file that cannot be read
+	}
+	s.book, s.thefts, s.out, s.exhausted, s.hoarded = newBook(s.space, s.cfg.MaxLeases), map[user]time.Time{}, nil, false, time.Time{}
+	s.Restore(now, leases)
+}
+
 // Forget ends the leases of a hardware address and keeps it from getting the
 // same address back: its next renewal is refused.
 func (s *Server) Forget(now time.Time, hw MAC) {

@@ -64,6 +64,16 @@ func TestLeasesSurviveRestart(t *testing.T) {
 	}
 	s.one(s.renew(mac(1), one), ack)
 
+	// A restart of the same server.
+	b.discover(mac(9))
+	before := b.Leases()
+	b.Reset(b.now)
+	b.book.check(t)
+	if !reflect.DeepEqual(b.Leases(), before) || b.book.queues[offered].n != 0 {
+		t.Errorf("%v", b.Leases())
+	}
+	b.one(b.renew(mac(1), one), ack)
+
 	// The configuration has changed.
 	if s, left = restart(small(1), 0); left != 2 || len(s.Leases()) != 1 {
 		t.Errorf("%d left out, %v", left, s.Leases())
