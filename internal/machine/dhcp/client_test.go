@@ -193,18 +193,25 @@ func TestRenewAndRebind(t *testing.T) {
 	// It does not answer: half of the time to T2 (52.5 minutes), and half of
 	// the rest, but not more often than once a minute.
 	var sent []time.Duration
+	renewal := m.xid
 	for p.State() != Rebinding {
 		p.next()
 		m, to = p.asked(request)
 		sent = append(sent, p.now.Sub(epoch.Add(30*time.Minute)))
-		if p.State() == Renewing && to.Addr() != home.Addr() {
-			t.Errorf("renews at %v", to)
+		if p.State() == Renewing {
+			renewal = m.xid
+			if to.Addr() != home.Addr() {
+				t.Errorf("renews at %v", to)
+			}
 		}
 	}
 	if want := []time.Duration{30 * time.Minute, 41*time.Minute + 15*time.Second, 46*time.Minute + 52500*time.Millisecond}; !slices.Equal(sent[:3], want) {
 		t.Errorf("asked at %v, want %v", sent, want)
 	}
 	// T2: any server, by broadcast.
+	if m.xid == renewal {
+		t.Error("an answer to the renewal would be one to this")
+	}
 	if last := sent[len(sent)-1]; last != 52*time.Minute+30*time.Second || to.Addr() != everyone || m.client != addr("192.168.1.100") {
 		t.Errorf("at %v: %+v to %v", last, m, to)
 	}
@@ -313,7 +320,11 @@ func TestClientComesBack(t *testing.T) {
 	p.wantSaid("got 192.168.1.100/24")
 	// The lease ends while nobody answers.
 	p.Reboot(p.now.Add(5 * time.Second))
-	p.wait(10 * time.Second)
+	p.asked(request)
+	for p.State() == Rebooting {
+		p.next()
+		m, _ = p.asked(map[State]kind{Rebooting: request, Selecting: discover}[p.State()])
+	}
 	p.wantSaid("lost 192.168.1.100/24: no server answers for it")
 }
 
@@ -330,7 +341,13 @@ func TestClientDeclinesAndReleases(t *testing.T) {
 	if d := p.next(); d != afterConflict {
 		t.Errorf("waited %v", d)
 	}
-	p.bound()
+	m, _ = p.asked(discover)
+	if m.requested.IsValid() {
+		t.Errorf("asks for %v again", m.requested)
+	}
+	p.told(m, offer)
+	m, _ = p.asked(request)
+	p.told(m, ack)
 	p.Release(p.now)
 	m, to = p.asked(release)
 	if m.client != addr("192.168.1.100") || m.server != home.Addr() || m.requested.IsValid() || to.Addr() != home.Addr() {

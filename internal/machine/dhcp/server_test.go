@@ -209,6 +209,8 @@ func TestManualAddress(t *testing.T) {
 		t.Errorf("dynamic: %v", a)
 	}
 	b.one(b.selecting(mac(2), addr("192.168.1.7")), nak)
+	b.one(b.selecting(mac(2), addr("192.168.1.100")), nak)
+	b.one(b.selecting(mac(2), addr("192.168.1.50")), nak)
 	// Its owner is known without ever having asked.
 	b.one(b.reboot(mac(8), addr("192.168.1.100")), ack)
 	b.one(b.reboot(mac(8), addr("192.168.1.101")), nak)
@@ -318,7 +320,9 @@ func TestOutdatedAddressIsRefused(t *testing.T) {
 		b.lease(mac(3))
 		b.said()
 		for _, asks := range []func(MAC, netip.Addr) []reply{b.reboot, b.renew, b.selecting} {
-			b.one(asks(mac(1), a), nak)
+			if r := b.one(asks(mac(1), a), nak); r.to.Addr() != everyone || r.client.IsValid() {
+				t.Errorf("%+v to %v", r.message, r.to)
+			}
 		}
 		b.wantSaid("refused "+a.String()+" 01 -", "refused "+a.String()+" 01 -", "refused "+a.String()+" 01 -")
 	})
@@ -338,6 +342,20 @@ func TestOutdatedAddressIsRefused(t *testing.T) {
 			t.Error("it is back")
 		}
 		b.one(b.renew(mac(1), a), nak)
+	})
+	t.Run("forgotten before a restart", func(t *testing.T) {
+		b = newBench(t, small(2))
+		a := b.lease(mac(1))
+		b.Forget(b.now, mac(1))
+		b.Reset(b.now)
+		b.one(b.selecting(mac(1), a), nak)
+		b.one(b.renew(mac(1), a), nak)
+		if now := b.lease(mac(1), a); now == a {
+			t.Error("it is back")
+		}
+		if now := b.lease(mac(2)); now != a {
+			t.Errorf("nobody else gets it, but %v", now)
+		}
 	})
 	t.Run("forgotten, and there is no other", func(t *testing.T) {
 		b = newBench(t, small(1))
@@ -425,6 +443,7 @@ func TestDecline(t *testing.T) {
 		t.Error("the declined address again")
 	}
 	b.one(b.reboot(mac(1), a), nak)
+	b.one(b.reboot(mac(9), a), nak)
 	b.lease(mac(2))
 	b.lease(mac(3))
 	b.one(b.discover(mac(4)), 0)
@@ -436,6 +455,11 @@ func TestDecline(t *testing.T) {
 	b.one(b.decline(mac(9), a), 0)
 	b.one(b.decline(mac(2), a), 0)
 	b.one(b.renew(mac(4), a), ack)
+	// Nor is what one had.
+	b.wait(time.Hour)
+	b.said()
+	b.one(b.decline(mac(4), a), 0)
+	b.wantSaid()
 }
 
 func TestDecliningDoesNotTakeThePool(t *testing.T) {
@@ -501,6 +525,43 @@ func TestProbe(t *testing.T) {
 	b.one(b.discover(mac(1)), offer)
 	b.HandlePacket(b.now, mac(1), ip.AppendEcho(nil, next, home.Addr(), 64, ip.EchoReply, ServerPort, 1, nil))
 	b.one(b.renew(mac(1), next), ack)
+}
+
+func TestNotForTheServer(t *testing.T) {
+	b := newBench(t, small(2))
+	m := message{kind: discover, hw: mac(1)}
+	good := func(edit func(*message), to string) []byte {
+		m := m
+		edit(&m)
+		return ip.AppendUDP(nil, netip.AddrPortFrom(netip.IPv4Unspecified(), ClientPort), netip.MustParseAddrPort(to), 64, m.bytes())
+	}
+	same := func(*message) {}
+	bad := good(same, "255.255.255.255:67")
+	bad[len(bad)-1]++
+	for _, c := range []struct {
+		name string
+		pkt  []byte
+	}{
+		{"to somebody else", good(same, "192.168.1.2:67")},
+		{"to another port", good(same, "192.168.1.1:68")},
+		{"from a relay", good(func(m *message) { m.relay = addr("192.168.1.9") }, "192.168.1.1:67")},
+		{"from a server", good(func(m *message) { m.reply, m.kind = true, offer }, "192.168.1.1:67")},
+		{"a request as an answer", good(func(m *message) { m.reply = true }, "192.168.1.1:67")},
+		{"a server's word as a request", good(func(m *message) { m.kind = ack }, "192.168.1.1:67")},
+		{"from a group", good(func(m *message) { m.hw[0] = 1 }, "192.168.1.1:67")},
+		{"BOOTP", good(func(m *message) { m.kind = 0 }, "192.168.1.1:67")},
+		{"damaged", bad},
+		{"IPv6", ip.AppendUDP(nil, netip.MustParseAddrPort("[fe80::1]:68"), netip.MustParseAddrPort("[fe80::2]:67"), 64, m.bytes())},
+	} {
+		b.HandlePacket(b.now, mac(1), c.pkt)
+		if got := b.replies(); len(got) != 0 {
+			t.Errorf("%s: answered %+v", c.name, got[0].message)
+		}
+	}
+	for _, to := range []string{"255.255.255.255:67", "192.168.1.255:67", "192.168.1.1:67"} {
+		b.HandlePacket(b.now, mac(1), good(same, to))
+		b.one(b.replies(), offer)
+	}
 }
 
 func TestConfigIsChecked(t *testing.T) {
