@@ -60,11 +60,12 @@ func (g *Gateway) rewrite(f *flow, p *ip.Packet) {
 		track = g.session(f.session).track
 		a.findings = g.early(a.findings, track, f.d)
 	}
-	grew, same := 0, true
+	if len(p.Data)+len(a.findings)*maxText > 65535 {
+		return
+	}
+	same := true
 	for i := range a.findings {
-		n := a.findings[i].grew()
-		grew += n
-		same = same && n == 0
+		same = same && a.findings[i].grew() == 0
 	}
 	if same {
 		head := p.PayloadAt()
@@ -74,18 +75,15 @@ func (g *Gateway) rewrite(f *flow, p *ip.Packet) {
 		}
 		return
 	}
-	if len(p.Data)+grew > 65535 {
-		return
-	}
 	a.payload = a.payload[:0]
 	last := 0
 	for i := range a.findings {
 		at := &a.findings[i]
+		if track != 0 && at.grew() != 0 && !g.tracks.edit(track, f.d, g.segment.seq+uint32(at.end), at.grew()) {
+			continue
+		}
 		a.payload = append(append(a.payload, payload[last:at.at]...), at.text[:at.n]...)
 		last = at.end
-		if track != 0 && at.grew() != 0 {
-			g.tracks.edit(track, f.d, g.segment.seq+uint32(at.end), at.grew())
-		}
 	}
 	a.payload = append(a.payload, payload[last:]...)
 	g.replaced = p.Decode(p.AppendWith(nil, a.payload)) == nil

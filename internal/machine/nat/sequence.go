@@ -1,6 +1,10 @@
 package nat
 
-import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+import (
+	"slices"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
 
 // The two ends of a connection may count its bytes differently: where the
 // gateway gives it another initial sequence number, and where it put longer or
@@ -13,45 +17,33 @@ type edit struct {
 	grew int32
 }
 
-// edits are the latest in one stream. Earlier ones count as one before all of
-// them: that is wrong for what is sent again from before them, which is not
-// worth more memory.
-type edits struct {
-	before uint32 // what all earlier ones grew by
-	count  uint8
-	latest [4]edit
-}
+// edits are those in one stream, in order.
+type edits []edit
 
-// add takes note of an edit, unless it is one already noted, whose text was
-// sent again.
-func (e *edits) add(end uint32, grew int) {
-	all := e.latest[:e.count]
-	for _, old := range all {
-		if old.end == end {
-			return
-		}
-	}
-	if len(all) == len(e.latest) {
-		if !after(end, all[0].end) {
-			return
-		}
-		e.before += uint32(all[0].grew)
-		copy(all, all[1:])
-		e.count--
-	}
-	at := int(e.count)
-	for at > 0 && after(e.latest[at-1].end, end) {
-		e.latest[at] = e.latest[at-1]
+// maxEdits bounds them.
+const maxEdits = 64
+
+// add takes note of an edit, unless its text was only sent again. False: there
+// are too many.
+func (e *edits) add(end uint32, grew int) bool {
+	at := len(*e)
+	for at > 0 && !before((*e)[at-1].end, end) {
 		at--
 	}
-	e.latest[at] = edit{end, int32(grew)}
-	e.count++
+	if at < len(*e) && (*e)[at].end == end {
+		return true
+	}
+	if len(*e) == maxEdits {
+		return false
+	}
+	*e = slices.Insert(*e, at, edit{end, int32(grew)})
+	return true
 }
 
 // forward makes the receiver's number of the sender's.
-func (e *edits) forward(seq uint32) uint32 {
-	shift := e.before
-	for _, one := range e.latest[:e.count] {
+func (e edits) forward(seq uint32) uint32 {
+	shift := uint32(0)
+	for _, one := range e {
 		if before(seq, one.end) {
 			break
 		}
@@ -63,9 +55,9 @@ func (e *edits) forward(seq uint32) uint32 {
 // back makes the sender's number of the receiver's. A number within a replaced
 // text becomes that of the last byte of the old one: it was not received as a
 // whole.
-func (e *edits) back(ack uint32) uint32 {
-	shift := e.before
-	for _, one := range e.latest[:e.count] {
+func (e edits) back(ack uint32) uint32 {
+	shift := uint32(0)
+	for _, one := range e {
 		if before(ack, one.end+shift+uint32(one.grew)) {
 			if ack -= shift; !before(ack, one.end) {
 				ack = one.end - 1

@@ -52,16 +52,22 @@ func (t *tracks) numbering(ref uint32) numbering {
 	return n
 }
 
-// edit takes note of an edit in a stream.
-func (t *tracks) edit(ref uint32, d direction, end uint32, grew int) {
+// maxEdited bounds the connections that have edits.
+const maxEdited = 4096
+
+// edit takes note of an edit in a stream. False: there are too many.
+func (t *tracks) edit(ref uint32, d direction, end uint32, grew int) bool {
 	if !t.all[ref].edited {
-		t.all[ref].edited = true
+		if len(t.edits) == maxEdited {
+			return false
+		}
 		if t.edits == nil {
 			t.edits = make(map[uint32]*[2]edits)
 		}
 		t.edits[ref] = new([2]edits)
+		t.all[ref].edited = true
 	}
-	t.edits[ref][d.index()].add(end, grew)
+	return t.edits[ref][d.index()].add(end, grew)
 }
 
 // unfollow gives back what follow keeps elsewhere about a session that ends.

@@ -1,0 +1,203 @@
+package nat
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+func TestFind(t *testing.T) {
+	from, to := ep("10.0.0.1:5000"), ep("198.51.100.17:61234")
+	for _, c := range []struct{ what, in, want string }{
+		{"nothing", "hello", "hello"},
+		{"alone", "10.0.0.1", "198.51.100.17"},
+		{"in words", "I am 10.0.0.1, or so.", "I am 198.51.100.17, or so."},
+		{"with the port", "udp 10.0.0.1:5000\r\n", "udp 198.51.100.17:61234\r\n"},
+		{"with another port", "10.0.0.1:5001", "198.51.100.17:5001"},
+		{"with a longer port", "10.0.0.1:50000", "198.51.100.17:50000"},
+		{"with no port at all", "10.0.0.1:", "198.51.100.17:"},
+		{"with a number that is no port", "10.0.0.1:5000000000000000000000", "198.51.100.17:5000000000000000000000"},
+		{"at the end of a sentence", "10.0.0.1.", "198.51.100.17."},
+		{"twice", "10.0.0.1 10.0.0.1", "198.51.100.17 198.51.100.17"},
+		{"in a longer number", "110.0.0.1 10.0.0.12 1.10.0.0.1 10.0.0.1.2", "110.0.0.1 10.0.0.12 1.10.0.0.1 10.0.0.1.2"},
+		{"bytes", "a\x0a\x00\x00\x01b", "a\xc6\x33\x64\x11b"},
+		{"bytes, port before", "\x13\x88\x0a\x00\x00\x01", "\xef\x32\xc6\x33\x64\x11"},
+		{"bytes, port behind", "\x0a\x00\x00\x01\x13\x88", "\xc6\x33\x64\x11\xef\x32"},
+		{"bytes, another port", "\x13\x89\x0a\x00\x00\x01\x13\x87", "\x13\x89\xc6\x33\x64\x11\x13\x87"},
+		{"bytes, cut", "\x0a\x00\x00", "\x0a\x00\x00"},
+		{"bytes, one port for two", "\x0a\x00\x00\x01\x13\x88\x0a\x00\x00\x01", "\xc6\x33\x64\x11\xef\x32\xc6\x33\x64\x11"},
+		{"both", "\x0a\x00\x00\x01 10.0.0.1", "\xc6\x33\x64\x11 198.51.100.17"},
+	} {
+		var got []byte
+		last := 0
+		for _, f := range find(nil, []byte(c.in), from, to) {
+			got = append(append(got, c.in[last:f.at]...), f.text[:f.n]...)
+			last = f.end
+		}
+		if got = append(got, c.in[last:]...); string(got) != c.want {
+			t.Errorf("%s: %q became %q, want %q", c.what, c.in, got, c.want)
+		}
+	}
+}
+
+func FuzzFind(f *testing.F) {
+	f.Add([]byte("10.0.0.1:5000 \x0a\x00\x00\x01\x13\x88"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		last := 0
+		for _, one := range find(nil, b, ep("10.0.0.1:5000"), ep("198.51.100.17:61234")) {
+			if one.at < last || one.end <= one.at || one.end > len(b) || int(one.n) > maxText {
+				t.Fatalf("%q: found %+v", b, one)
+			}
+			last = one.end
+		}
+	})
+}
+
+// sent passes a UDP payload and returns what comes out.
+func sent(t *testing.T, g *bench, from Side, src, dst netip.AddrPort, payload string, off Offload) []byte {
+	t.Helper()
+	pkt := ip.AppendUDP(nil, src, dst, 64, []byte(payload))
+	v := g.Handle(g.now, from, pkt, off)
+	if v.Action == Drop {
+		o, ok := g.Poll()
+		if v.Reason != Kept || !ok {
+			t.Fatalf("%q: %+v", payload, v)
+		}
+		pkt = o.Packet
+	}
+	var p ip.Packet
+	if err := p.Decode(pkt); err != nil || !p.ChecksumOK() || p.TTL != 63 {
+		t.Fatalf("%q became %x, %v", payload, pkt, err)
+	}
+	return bytes.Clone(p.Payload())
+}
+
+var meddles = Behaviour{Filtering: AddressAndPortDependent, ALG: true}
+
+func TestALG(t *testing.T) {
+	g := newBench(t, meddles)
+	at := netip.AddrPortFrom(ours, 5000)
+	if got := sent(t, g, Inside, x, y1, "I am 10.0.0.1:5000", Offload{}); string(got) != "I am 198.51.100.1:5000" {
+		t.Errorf("out: %q", got)
+	}
+	if got := sent(t, g, Outside, y1, at, "You are 198.51.100.1:5000", Offload{}); string(got) != "You are 10.0.0.1:5000" {
+		t.Errorf("in: %q", got)
+	}
+	if got := sent(t, g, Inside, x, y1, "\x0a\x00\x00\x01", Offload{}); string(got) != "\xc6\x33\x64\x01" {
+		t.Errorf("bytes out: %x", got)
+	}
+	if got := sent(t, newBench(t, Behaviour{}), Inside, x, y1, "I am 10.0.0.1:5000", Offload{}); string(got) != "I am 10.0.0.1:5000" {
+		t.Errorf("without ALG: %q", got)
+	}
+}
+
+// RFC 8489 section 14.2: MAPPED-ADDRESS is what such gateways spoil, and
+// XOR-MAPPED-ADDRESS is what hole punching survives by.
+func TestALGSpoilsMappedAddressOnly(t *testing.T) {
+	g := newBench(t, meddles)
+	at := g.leaves(x, y1)
+	const cookie = 0x2112a442
+	msg := []byte{1, 1, 0, 24, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+	addr := at.Addr().As4()
+	attr := func(typ byte, xor uint32) {
+		msg = append(msg, 0, typ, 0, 8, 0, 1)
+		msg = binary.BigEndian.AppendUint16(msg, at.Port()^uint16(xor>>16))
+		msg = binary.BigEndian.AppendUint32(msg, binary.BigEndian.Uint32(addr[:])^xor)
+	}
+	attr(0x01, 0)
+	attr(0x20, cookie)
+	got := sent(t, g, Outside, y1, at, string(msg), Offload{})
+	if want := "\x13\x88\x0a\x00\x00\x01"; string(got[26:32]) != want {
+		t.Errorf("MAPPED-ADDRESS became %x", got[26:32])
+	}
+	if !bytes.Equal(got[32:], msg[32:]) {
+		t.Errorf("XOR-MAPPED-ADDRESS %x became %x", msg[32:], got[32:])
+	}
+}
+
+// Text of another length in the streams of a TCP connection that loses and
+// reorders: every byte arrives once, changed where it should be.
+func TestALGInStreams(t *testing.T) {
+	for seed := range uint64(20) {
+		for _, tcp := range []TCP{{}, {CheckWindow: true}, {CheckWindow: true, RewriteSequence: true}} {
+			b := meddles
+			b.TCP = tcp
+			e := &exchange{wire: newWire(t, b), r: rand.New(rand.NewPCG(seed, 2)), lines: true}
+			line := func(addr string) string {
+				return strings.Repeat("-", 3) + addr + strings.Repeat("+", 300)
+			}
+			var sends, wants [2][]byte
+			for range 12 { // within what the gateway looks at
+				sends[0] = append(sends[0], line("10.0.0.1:5000")...)
+				wants[1] = append(wants[1], line("198.51.100.1:5000")...)
+				sends[1] = append(sends[1], line("198.51.100.1")...)
+				wants[0] = append(wants[0], line("10.0.0.1")...)
+			}
+			e.run(sends, wants)
+			if e.drops > 0 {
+				t.Errorf("seed %d, %+v: %d segments were dropped", seed, tcp, e.drops)
+			}
+		}
+	}
+}
+
+// What comes after the first bytes of a stream is data.
+func TestALGLeavesDataAlone(t *testing.T) {
+	b := meddles
+	w := newWire(t, b)
+	w.steps(open(0, 0)...)
+	text := "10.0.0.1"
+	for _, c := range []struct {
+		at    uint32
+		grown bool
+	}{{0, true}, {algDepth - 8, true}, {algDepth - 7, false}, {1 << 20, false}} {
+		got, ok := w.out(ip.Segment{Seq: 1001 + c.at, Ack: 5001, Flags: ack, Payload: []byte(text)})
+		if !ok || (len(got.Payload) > len(text)) != c.grown {
+			t.Errorf("at %d: %v, %q", c.at, ok, got.Payload)
+		}
+	}
+}
+
+// A large packet is cut before its text changes length.
+func TestALGWithOffload(t *testing.T) {
+	g := newBench(t, meddles)
+	size := 100
+	payload := bytes.Repeat([]byte(strings.Repeat("-", size-20)+"10.0.0.1:5000"+strings.Repeat("+", 7)), 5)
+	pkt := ip.AppendUDP(nil, x, y1, 64, payload)
+	if v := g.Handle(g.now, Inside, pkt, Offload{Segment: size}); v.Reason != Kept {
+		t.Fatalf("%+v", v)
+	}
+	want := strings.Repeat("-", size-20) + "198.51.100.1:5000" + strings.Repeat("+", 7)
+	for i := range 5 {
+		o, ok := g.Poll()
+		var p ip.Packet
+		if err := p.Decode(o.Packet); !ok || err != nil || !p.ChecksumOK() || string(p.Payload()) != want || o.To != Outside || p.Src.Addr() != ours {
+			t.Errorf("segment %d: %v %v: %q", i, ok, err, p.Payload())
+		}
+	}
+	if _, ok := g.Poll(); ok {
+		t.Error("one segment too many")
+	}
+}
+
+// A hairpinned packet is changed on the way out and on the way in.
+func TestALGHairpin(t *testing.T) {
+	g := newBench(t, Behaviour{Hairpin: HairpinExternalSource, ALG: true})
+	at2 := g.leaves(x2, y1)
+	pkt := ip.AppendUDP(nil, x, at2, 64, []byte("from 10.0.0.1 to "+at2.String()))
+	v := g.Handle(g.now, Inside, pkt, Offload{})
+	o, ok := g.Poll()
+	var p ip.Packet
+	if v.Reason != Kept || !ok || o.To != Inside || p.Decode(o.Packet) != nil || !p.ChecksumOK() || p.Dst != x2 {
+		t.Fatalf("%+v, %v", v, ok)
+	}
+	// Both have the same outer address, so the way in changes that too.
+	if got := string(p.Payload()); got != "from 10.0.0.2 to 10.0.0.2:5000" {
+		t.Errorf("%q", got)
+	}
+}
