@@ -5,30 +5,35 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 )
 
-// TestScenarios runs the table over the kernel's NATs. The outcomes are those
-// of virtual time: it is the same table.
+// TestScenarios runs the table over the kernel's NATs and over gateways of ours.
+// The outcomes are those of virtual time: it is the same table.
 func TestScenarios(t *testing.T) {
 	t.Parallel()
-	for _, c := range scenario.Cases() {
-		t.Run(c.Name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, c.Topology)
-			b := w.listen("b")
-			a := w.connect("a", "b")
-			talk(t, a, b, "before")
-			awaitOutcome(a, c.Want)
-			talk(t, a, b, "after")
-			talk(t, b, a, "back")
-			a.stdin.Close()
-			b.stdin.Close()
-			a.mustExit(patience)
-			b.mustExit(patience)
-			checkOutcome(t, a, c.Want)
-		})
+	for name, opt := range map[string]netns.Options{"nftables": {Kernel: true}, "ours": {}} {
+		for _, c := range scenario.Cases() {
+			t.Run(name+"/"+c.Name, func(t *testing.T) { testScenario(t, c, opt) })
+		}
 	}
+}
+
+func testScenario(t *testing.T, c scenario.Case, opt netns.Options) {
+	t.Parallel()
+	w := newWorldOf(t, c.Topology, opt)
+	b := w.listen("b")
+	a := w.connect("a", "b")
+	talk(t, a, b, "before")
+	awaitOutcome(a, c.Want)
+	talk(t, a, b, "after")
+	talk(t, b, a, "back")
+	a.stdin.Close()
+	b.stdin.Close()
+	a.mustExit(patience)
+	b.mustExit(patience)
+	checkOutcome(t, a, c.Want)
 }
 
 // talk sends a word from one to the other.

@@ -27,15 +27,20 @@ type world struct {
 	serve  *process
 }
 
-// newWorld builds a topology and starts the server. It skips what the kernel
-// cannot do, saying so.
+// newWorld builds a topology with the kernel's NATs and starts the server. It
+// skips what the kernel cannot do, saying so.
 func newWorld(t testing.TB, top scenario.Topology) *world {
+	t.Helper()
+	return newWorldOf(t, top, netns.Options{Kernel: true})
+}
+
+func newWorldOf(t testing.TB, top scenario.Topology, opt netns.Options) *world {
 	t.Helper()
 	netns.Need(t)
 	if _, err := program(); err != nil {
 		t.Fatal(err)
 	}
-	lab, err := netns.New(top, netns.Options{})
+	lab, err := netns.New(top, opt)
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip(err)
 	}

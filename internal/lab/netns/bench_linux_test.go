@@ -21,7 +21,7 @@ func BenchmarkThroughput(b *testing.B) {
 		link scenario.Link
 	}{{"40ms", far}, {"kernel", scenario.Link{}}} {
 		b.Run(wire.name+"/tcp", func(b *testing.B) {
-			l := newLab(b, twoNATs(linux, linux, wire.link), Options{})
+			l := newLab(b, twoNATs(linux, linux, wire.link), Options{Kernel: true})
 			benchmarkTCP(b, l)
 		})
 		// One datagram a call, and a burst of 1200 bytes each as QUIC sends.
@@ -30,7 +30,7 @@ func BenchmarkThroughput(b *testing.B) {
 			segment int
 		}{{"udp", 0}, {"udp-gso", 1200}} {
 			b.Run(wire.name+"/"+udp.name, func(b *testing.B) {
-				l := newLab(b, twoNATs(linux, linux, wire.link), Options{})
+				l := newLab(b, twoNATs(linux, linux, wire.link), Options{Kernel: true})
 				benchmarkUDP(b, l, udp.segment)
 			})
 		}

@@ -15,63 +15,81 @@ import (
 // capture writes what a network is given to carry to a pcapng file, on a
 // goroutine of its own so that the wire need not wait for the disk.
 type capture struct {
+	path string
 	file *os.File
 	out  *pcapgo.NgWriter
 	more chan struct{}
 	done chan error
 
 	mu      sync.Mutex
+	ports   map[string]int // by name: the numbers of the interfaces
 	pending []seen
 	ended   bool
 }
 
+// seen is a frame, or, without one, a new interface.
 type seen struct {
-	at   time.Time
-	port int
-	ip   []byte
+	at    time.Time
+	port  int
+	frame []byte
+	name  string
 }
 
 // newCapture starts a file with one interface per port of the network.
-func newCapture(path string, s *segment) (*capture, error) {
+func newCapture(path string, n *network) (*capture, error) {
 	f, err := os.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("netns: capture: %w", err)
 	}
-	c := &capture{file: f, more: make(chan struct{}, 1), done: make(chan error, 1)}
-	for i, p := range s.ports {
-		intf := pcapgo.NgInterface{
-			Name:       p.name(),
-			Comment:    "network " + s.name,
-			LinkType:   layers.LinkTypeRaw,
-			SnapLength: 0,
-			OS:         "linux",
-		}
-		if i == 0 {
-			c.out, err = pcapgo.NewNgWriterInterface(f, intf, pcapgo.NgWriterOptions{
-				SectionInfo: pcapgo.NgSectionInfo{Application: "bodkin"},
+	c := &capture{path: path, file: f, more: make(chan struct{}, 1), done: make(chan error, 1), ports: map[string]int{}}
+	for _, p := range n.ports {
+		number := len(c.ports)
+		c.ports[p.name()] = number
+		if number == 0 {
+			c.out, err = pcapgo.NewNgWriterInterface(f, captured(p.name()), pcapgo.NgWriterOptions{
+				SectionInfo: pcapgo.NgSectionInfo{Application: "bodkin", Comment: "network " + n.name},
 			})
 		} else {
-			_, err = c.out.AddInterface(intf)
+			_, err = c.out.AddInterface(captured(p.name()))
 		}
 		if err != nil {
 			f.Close()
 			return nil, fmt.Errorf("netns: capture: %w", err)
 		}
 	}
+	if len(n.ports) == 0 {
+		f.Close()
+		return nil, fmt.Errorf("netns: capture: nothing is on network %q", n.name)
+	}
 	go c.run()
 	return c, nil
 }
 
-func (c *capture) add(port int, v *view, scratch []byte) {
-	at := time.Now()
-	c.mu.Lock()
+func captured(port string) pcapgo.NgInterface {
+	return pcapgo.NgInterface{Name: port, LinkType: layers.LinkTypeEthernet, OS: "linux"}
+}
+
+// add notes a packet that a port sent.
+func (c *capture) add(p *wirePort, v *view, scratch []byte) {
 	if v.gsoSize == 0 {
-		c.pending = append(c.pending, seen{at, port, captured(v.buf)})
-	} else {
-		v.segments(scratch, func(segment []byte) {
-			c.pending = append(c.pending, seen{at, port, captured(segment)})
-		})
+		c.addFrame(p, v.buf)
+		return
 	}
+	v.segments(scratch, func(segment []byte) { c.addFrame(p, segment) })
+}
+
+// addFrame notes what is in a buffer.
+func (c *capture) addFrame(p *wirePort, buf []byte) {
+	b := bytes.Clone(buf)
+	finishChecksum(b)
+	c.mu.Lock()
+	number, known := c.ports[p.name()]
+	if !known { // it moved here
+		number = len(c.ports)
+		c.ports[p.name()] = number
+		c.pending = append(c.pending, seen{name: p.name()})
+	}
+	c.pending = append(c.pending, seen{at: time.Now(), port: number, frame: b[vnetLen:]})
 	c.mu.Unlock()
 	c.poke()
 }
@@ -93,10 +111,14 @@ func (c *capture) run() {
 		c.pending = nil
 		c.mu.Unlock()
 		for _, s := range batch {
-			if failed == nil {
+			switch {
+			case failed != nil:
+			case s.frame == nil:
+				_, failed = c.out.AddInterface(captured(s.name))
+			default:
 				failed = c.out.WritePacket(gopacket.CaptureInfo{
-					Timestamp: s.at, CaptureLength: len(s.ip), Length: len(s.ip), InterfaceIndex: s.port,
-				}, s.ip)
+					Timestamp: s.at, CaptureLength: len(s.frame), Length: len(s.frame), InterfaceIndex: s.port,
+				}, s.frame)
 			}
 		}
 		if failed == nil {
@@ -118,11 +140,4 @@ func (c *capture) close() error {
 	c.mu.Unlock()
 	c.poke()
 	return <-c.done
-}
-
-// captured is a copy that can be kept.
-func captured(buf []byte) []byte {
-	b := bytes.Clone(buf)
-	finishChecksum(b)
-	return b[vnetLen:]
 }

@@ -30,8 +30,8 @@ func setTTL(t testing.TB, s socket, ttl int) {
 func TestNothingLeft(t *testing.T) {
 	Need(t)
 	interfaces, descriptors := interfaceNames(t), openDescriptors(t)
-	for _, userWire := range []bool{true, false} {
-		l, err := New(twoNATs(nat.Behaviour{}, linux, scenario.Link{}), Options{UserWire: userWire})
+	for _, opt := range []Options{{}, {Kernel: true, UserWire: true}, {Kernel: true}} {
+		l, err := New(twoNATs(nat.Behaviour{}, linux, scenario.Link{}), opt)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +132,7 @@ func TestSideBySide(t *testing.T) {
 
 func TestKernelWire(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, twoNATs(linux, nat.Behaviour{}, scenario.Link{}), Options{})
+	l := newLab(t, twoNATs(linux, nat.Behaviour{}, scenario.Link{}), Options{Kernel: true})
 	if _, err := l.Counters(); err != errKernelWire {
 		t.Errorf("counters: %v", err)
 	}
@@ -153,7 +153,7 @@ func TestImpossible(t *testing.T) {
 			{Name: "a", Port: on(scenario.Internet, none, aIn)}, {Name: "a", Port: on(scenario.Internet, none, bIn)}}}, "used twice"},
 		{"same address", scenario.Topology{Hosts: []scenario.Host{
 			{Name: "a", Port: on(scenario.Internet, none, aIn)}, {Name: "b", Port: on(scenario.Internet, none, aIn)}}}, "belongs to a"},
-		{"no address", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on(scenario.Internet, none)}}}, "needs one address"},
+		{"no address", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on(scenario.Internet, none)}}}, "needs an address"},
 		{"circle", scenario.Topology{Gateways: []scenario.Gateway{
 			{Name: "g", Inside: on("x", none, "10.0.0.1/24"), Outside: on("y", none, "10.0.1.1/24")},
 			{Name: "h", Inside: on("y", none, "10.0.1.2/24"), Outside: on("x", none, "10.0.0.2/24")}}}, "hangs from itself"},
@@ -173,16 +173,16 @@ func TestRoutes(t *testing.T) {
 	top := scenario.Topology{
 		Hosts: []scenario.Host{
 			{Name: "a", Port: on("deep", none, "198.51.100.2/28", "2001:db8:a:1::2/64")},
-			{Name: "b", Port: on("lan b", none, "198.51.100.34/28", "2001:db8:b::2/64")},
+			{Name: "b", Port: on("lan-b", none, "198.51.100.34/28", "2001:db8:b::2/64")},
 		},
 		Gateways: []scenario.Gateway{
 			{Name: "inner", NAT: open, Inside: on("deep", none, "198.51.100.1/28", "2001:db8:a:1::1/64"), Outside: on("middle", none, "198.51.100.18/28", "2001:db8:a:2::2/64")},
 			{Name: "outer", NAT: open, Inside: on("middle", none, "198.51.100.17/28", "2001:db8:a:2::1/64"), Outside: on(scenario.Internet, none, "203.0.113.1/24", "2001:db8::1/64")},
-			{Name: "gb", NAT: open, Inside: on("lan b", none, "198.51.100.33/28", "2001:db8:b::1/64"), Outside: on(scenario.Internet, none, "203.0.113.2/24", "2001:db8::2/64")},
+			{Name: "gb", NAT: open, Inside: on("lan-b", none, "198.51.100.33/28", "2001:db8:b::1/64"), Outside: on(scenario.Internet, none, "203.0.113.2/24", "2001:db8::2/64")},
 		},
 	}
-	for _, userWire := range []bool{true, false} {
-		l := newLab(t, top, Options{UserWire: userWire})
+	for _, opt := range []Options{{}, {Kernel: true, UserWire: true}, {Kernel: true}} {
+		l := newLab(t, top, opt)
 		a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
 		for _, v4 := range []bool{true, false} {
 			a.send(netip.AddrPortFrom(l.Host("b").Addr(v4), 1), "there")

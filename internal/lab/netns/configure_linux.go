@@ -1,12 +1,12 @@
 package netns
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -43,7 +43,6 @@ var baseSysctls = []sysctl{
 	{"net/ipv6/conf/default/accept_dad", "0"},
 	{"net/ipv6/conf/default/accept_ra", "0"},
 	{"net/ipv6/conf/default/router_solicitations", "0"},
-	{"net/ipv6/conf/default/addr_gen_mode", "1"},
 	{"net/ipv4/conf/all/rp_filter", "0"},
 	{"net/ipv4/conf/default/rp_filter", "0"},
 	{"net/ipv4/conf/all/send_redirects", "0"},
@@ -53,12 +52,17 @@ var baseSysctls = []sysctl{
 
 // sysctls of a node without IPv6 keep it from sending what no test asked for.
 func (n *node) sysctls() []sysctl {
-	for _, p := range n.ports {
-		if p.addr(false).IsValid() {
-			return nil
-		}
+	switch {
+	case !n.hasIPv6():
+		return []sysctl{{"net/ipv6/conf/default/disable_ipv6", "1"}}
+	case n.machine: // its neighbours are nobody's business but the machine's
+		return []sysctl{{"net/ipv6/conf/default/addr_gen_mode", "1"}}
 	}
-	return []sysctl{{"net/ipv6/conf/default/disable_ipv6", "1"}}
+	return nil
+}
+
+func (n *node) hasIPv6() bool {
+	return slices.ContainsFunc(n.ports, func(p *port) bool { return p.addr(false).IsValid() })
 }
 
 // gatewaySysctls make a router of a namespace. Conntrack counts whole seconds.
@@ -105,30 +109,38 @@ func (n *node) configure() error {
 		if err := netlink.LinkSetUp(l); err != nil {
 			return fmt.Errorf("netns: interface %s up: %w", p.iface, err)
 		}
-		addrs := p.Addrs
 		if l.Type() == "veth" {
 			if err := awaitCarrier(p.iface); err != nil {
 				return err
 			}
-			if p.addr(false).IsValid() {
-				// A router asks for its neighbours from a link-local address.
-				addrs = append(addrs[:len(addrs):len(addrs)], p.linkLocal())
-			}
 		}
-		for _, a := range addrs {
-			addr := &netlink.Addr{IPNet: ipNet(a)}
-			if a.Addr().Is6() {
-				addr.Flags = unix.IFA_F_NODAD
-			}
-			if err := netlink.AddrAdd(l, addr); err != nil {
-				return fmt.Errorf("netns: address %s on %s: %w", a, p.iface, err)
-			}
-			if err := awaitLocal(a.Addr()); err != nil {
+		for _, a := range p.Addrs {
+			if err := addAddress(l, a); err != nil {
 				return err
 			}
 		}
 	}
-	for _, r := range n.routes {
+	return addRoutes(n.routes)
+}
+
+// addAddress gives an interface an address that works when it returns.
+func addAddress(l netlink.Link, a netip.Prefix) error {
+	addr := &netlink.Addr{IPNet: ipNet(a)}
+	if a.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+		on := sysctl{"net/ipv6/conf/" + l.Attrs().Name + "/disable_ipv6", "0"}
+		if err := writeSysctls([]sysctl{on}); err != nil {
+			return err
+		}
+	}
+	if err := netlink.AddrAdd(l, addr); err != nil {
+		return fmt.Errorf("netns: address %s on %s: %w", a, l.Attrs().Name, err)
+	}
+	return awaitLocal(a.Addr())
+}
+
+func addRoutes(routes []route) error {
+	for _, r := range routes {
 		l, err := netlink.LinkByName(r.iface)
 		if err != nil {
 			return fmt.Errorf("netns: interface %s: %w", r.iface, err)
@@ -140,7 +152,7 @@ func (n *node) configure() error {
 		if r.to.Addr().Is6() {
 			nr.Scope = netlink.SCOPE_UNIVERSE
 		}
-		if err := netlink.RouteAdd(nr); err != nil {
+		if err := netlink.RouteReplace(nr); err != nil {
 			return fmt.Errorf("netns: route %s via %s dev %s: %w", r.to, r.via, r.iface, err)
 		}
 	}
@@ -178,13 +190,6 @@ func await(what string, ready func() (bool, error)) error {
 		}
 	}
 	return fmt.Errorf("netns: %s does not come up", what)
-}
-
-// linkLocal is an address that no other port of the network has.
-func (p *port) linkLocal() netip.Prefix {
-	a := [16]byte{0xfe, 0x80}
-	binary.BigEndian.PutUint32(a[12:], uint32(p.index)+1)
-	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -23,11 +23,12 @@ import (
 	"net/netip"
 )
 
-// Interfaces inside the namespaces: a host's only one, and a gateway's two.
+// Interfaces inside the namespaces: a host's only one, and a gateway's.
 const (
 	HostInterface    = "eth0"
 	InsideInterface  = "inside"
 	OutsideInterface = "outside"
+	DMZInterface     = "dmz"
 )
 
 // Addresses of the routers on the internet, as the source of their ICMP errors.
@@ -60,22 +61,9 @@ type Options struct {
 	// a negative number is none. It needs the user wire.
 	Hops int
 
-	// Unsolicited is what gateways do with what they neither asked for nor
-	// let through.
-	Unsolicited Answer
-
 	// Seed makes loss, jitter and reordering draw the same numbers again.
 	Seed uint64
 }
-
-// Answer is what a gateway says to a packet that it does not let in.
-type Answer uint8
-
-const (
-	Silence    Answer = iota // nothing
-	Refuse                   // TCP reset, ICMP port unreachable: a Linux box without a firewall
-	Prohibited               // ICMP administratively prohibited
-)
 
 // Protocol is an IP protocol number; zero is all of them.
 type Protocol uint8

@@ -16,7 +16,7 @@ const blockTable = "block"
 
 // configureGateway writes the rules of a gateway into the namespace of the
 // calling thread.
-func configureGateway(n *node, answer Answer) error {
+func configureGateway(n *node) error {
 	b := n.gateway.NAT
 	if err := writeSysctls(gatewaySysctls(b)); err != nil {
 		return err
@@ -29,19 +29,19 @@ func configureGateway(n *node, answer Answer) error {
 	if b.Mode == nat.Open {
 		return nil
 	}
-	external := n.ports[1].addr(true)
+	external := n.outer().addr(true)
 	if b.Mode == nat.Translate && external.IsValid() {
 		if err := translate(b, external); err != nil {
 			return err
 		}
 	}
-	return filter(b, external, answer)
+	return filter(b, external)
 }
 
 // filter writes the table that decides what passes, for both families.
 // Firewalled addresses are open to whom the filtering policy says: those of
 // everyone, or of one remote address, that the inside has sent from or to.
-func filter(b nat.Behaviour, external netip.Addr, answer Answer) error {
+func filter(b nat.Behaviour, external netip.Addr) error {
 	r, err := newRuleset(nftables.TableFamilyINet, "filter")
 	if err != nil {
 		return fmt.Errorf("netns: nftables: %w", err)
@@ -77,7 +77,7 @@ func filter(b nat.Behaviour, external netip.Addr, answer Answer) error {
 			}
 		}
 	}
-	r.refuse(fwd, answer)
+	r.refuse(fwd, b.Unsolicited)
 
 	in := r.chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, nftables.ChainPolicyDrop)
 	r.rule(in, iif("lo"), accept())
@@ -89,7 +89,7 @@ func filter(b nat.Behaviour, external netip.Addr, answer Answer) error {
 		r.rule(in, iif(InsideInterface), ipVersion(true), destination(external.AsSlice()), drop())
 	}
 	r.rule(in, iif(InsideInterface), accept())
-	r.refuse(in, answer)
+	r.refuse(in, b.Unsolicited)
 	if err := r.conn.Flush(); err != nil {
 		return fmt.Errorf("netns: nftables: filter: %w", err)
 	}
@@ -124,18 +124,24 @@ func loadPinhole(v4 bool, b nat.Behaviour, out bool) statement {
 }
 
 // refuse ends a chain for what comes from outside. The policy is to drop.
-func (r *ruleset) refuse(c *nftables.Chain, answer Answer) {
+func (r *ruleset) refuse(c *nftables.Chain, u nat.Unsolicited) {
 	const (
 		portUnreachable = 1 // of NFT_REJECT_ICMPX_UNREACH, for both families
 		prohibited      = 3
 	)
+	answers := map[nat.Answer]*expr.Reject{
+		nat.Reset:       {Type: unix.NFT_REJECT_TCP_RST},
+		nat.Unreachable: {Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: portUnreachable},
+		nat.Prohibited:  {Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: prohibited},
+	}
 	from := iif(OutsideInterface)
-	switch answer {
-	case Refuse:
-		r.rule(c, from, protocol(TCP), statement{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
-		r.rule(c, from, statement{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: portUnreachable}})
-	case Prohibited:
-		r.rule(c, from, statement{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: prohibited}})
+	if reject := answers[u.TCP]; reject != nil {
+		r.rule(c, from, protocol(TCP), statement{reject})
+	} else {
+		r.rule(c, from, protocol(TCP), drop())
+	}
+	if reject := answers[u.Other]; reject != nil {
+		r.rule(c, from, statement{reject})
 	}
 }
 

@@ -25,6 +25,8 @@ func kernelWire(p *plan, hub *namespace, spaces map[*node]*namespace) error {
 				veth.Name = fmt.Sprintf("port%d", pair)
 				veth.MasterIndex = bridge.Index
 				veth.PeerName = q.iface
+				hw := q.hardware()
+				veth.PeerHardwareAddr = hw[:]
 				veth.PeerNamespace = netlink.NsFd(spaces[q.owner].fd)
 				pair++
 				if err := netlink.LinkAdd(veth); err != nil {

@@ -18,27 +18,29 @@ import (
 
 // Lab is a topology that exists. Its methods may be called from any goroutine.
 type Lab struct {
-	plan   *plan
-	hosts  map[string]*Host
-	spaces []*namespace
-	tuns   map[*port]int
-	wire   *wire // nil: the kernel's wire
-	close  func() error
+	plan    *plan
+	hosts   map[string]*Host
+	spaces  []*namespace
+	devices map[*port]*device
+	wire    *wire // nil: the kernel's wire
+	close   func() error
 }
 
 // New builds a topology. An error that is errors.ErrUnsupported names what of
 // it the kernel cannot do.
 func New(t scenario.Topology, opt Options) (*Lab, error) {
-	for _, g := range t.Gateways {
-		if err := canDo(g.NAT); err != nil {
-			return nil, fmt.Errorf("netns: gateway %s: %w", g.Name, err)
-		}
-	}
 	p, err := compile(t, opt)
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{plan: p, hosts: map[string]*Host{}, tuns: map[*port]int{}}
+	for _, n := range p.nodes {
+		if n.gateway != nil && !n.machine {
+			if err := canDo(n.gateway); err != nil {
+				return nil, fmt.Errorf("netns: gateway %s: %w", n.name, err)
+			}
+		}
+	}
+	l := &Lab{plan: p, hosts: map[string]*Host{}, devices: map[*port]*device{}}
 	l.close = sync.OnceValue(l.tearDown)
 	if err := l.build(opt); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -59,10 +61,10 @@ func (l *Lab) build(opt Options) error {
 			continue
 		}
 		for _, q := range n.ports {
-			err := space.own(func() (err error) {
-				l.tuns[q], err = openTUN(q.iface, q.Link.MTU)
-				if err != nil {
-					delete(l.tuns, q)
+			err := space.own(func() error {
+				d, err := openDevice(q, opt.Plain)
+				if err == nil {
+					l.devices[q] = d
 				}
 				return err
 			})
@@ -82,17 +84,17 @@ func (l *Lab) build(opt Options) error {
 	}
 	for _, n := range l.plan.nodes {
 		err := spaces[n].own(func() error {
-			if err := n.configure(); err != nil || n.gateway == nil {
+			if err := n.configure(); err != nil || n.gateway == nil || n.machine {
 				return err
 			}
-			return configureGateway(n, opt.Unsolicited)
+			return configureGateway(n)
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
 	}
 	if l.plan.userWire {
-		w, err := newWire(l.plan, opt, l.tuns)
+		w, err := newWire(l.plan, opt, l.devices)
 		if err != nil {
 			return err
 		}
@@ -118,8 +120,8 @@ func (l *Lab) tearDown() error {
 	if l.wire != nil {
 		err = errors.Join(err, l.wire.close())
 	}
-	for _, fd := range l.tuns {
-		unix.Close(fd)
+	for _, d := range l.devices {
+		unix.Close(d.fd)
 	}
 	for _, s := range l.spaces {
 		s.close()
@@ -129,123 +131,6 @@ func (l *Lab) tearDown() error {
 
 // Host is a host or gateway by its name; nil if the topology has none such.
 func (l *Lab) Host(name string) *Host { return l.hosts[name] }
-
-// SetLink changes the link of a port from now on; packets already on their way
-// keep their time. The port is named like its host; a gateway's are named
-// "NAME/inside" and "NAME/outside".
-func (l *Lab) SetLink(name string, link scenario.Link) error {
-	if err := checkLink(link); err != nil {
-		return fmt.Errorf("netns: %s: %w", name, err)
-	}
-	return l.onWire(func(w *wire) error {
-		for _, p := range w.ports {
-			if p.name() == name {
-				p.up.link, p.down.link = link, link
-				return nil
-			}
-		}
-		return fmt.Errorf("netns: no port %q", name)
-	})
-}
-
-// Cut drops what goes between two addresses, both ways, wherever a network
-// sees it. An invalid address is any.
-func (l *Lab) Cut(a, b netip.Addr, p Protocol) error {
-	return l.onWire(func(w *wire) error {
-		w.cuts = append(w.cuts, cut{a, b, p})
-		return nil
-	})
-}
-
-// Restore takes back a Cut with the same arguments.
-func (l *Lab) Restore(a, b netip.Addr, p Protocol) error {
-	return l.onWire(func(w *wire) error {
-		for i, c := range w.cuts {
-			if c == (cut{a, b, p}) {
-				w.cuts = append(w.cuts[:i], w.cuts[i+1:]...)
-				return nil
-			}
-		}
-		return fmt.Errorf("netns: %v and %v are not cut", a, b)
-	})
-}
-
-// Counters is what the networks have carried so far.
-func (l *Lab) Counters() (Counters, error) {
-	c := Counters{}
-	return c, l.onWire(func(w *wire) error {
-		for _, n := range w.networks {
-			for f, count := range n.flows {
-				c[f] = *count
-			}
-		}
-		return nil
-	})
-}
-
-// Capture writes every packet that enters a network from now on, also those
-// that it then loses, to a pcapng file, until Close.
-func (l *Lab) Capture(network, path string) error {
-	return l.onWire(func(w *wire) error {
-		n := w.networks[network]
-		if n == nil {
-			return fmt.Errorf("netns: no network %q", network)
-		}
-		if n.capture != nil {
-			return fmt.Errorf("netns: network %q is captured already", network)
-		}
-		c, err := newCapture(path, n.segment)
-		n.capture = c
-		return err
-	})
-}
-
-// StopCapture ends a capture. The file is whole when it returns.
-func (l *Lab) StopCapture(network string) error {
-	var c *capture
-	err := l.onWire(func(w *wire) error {
-		n := w.networks[network]
-		if n == nil || n.capture == nil {
-			return fmt.Errorf("netns: network %q is not captured", network)
-		}
-		c, n.capture = n.capture, nil
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return c.close()
-}
-
-func (l *Lab) onWire(f func(*wire) error) error {
-	if l.wire == nil {
-		return errKernelWire
-	}
-	l.wire.mu.Lock()
-	defer l.wire.mu.Unlock()
-	if l.wire.closed {
-		return errClosed
-	}
-	return f(l.wire)
-}
-
-// RebootGateway makes a gateway forget every mapping.
-func (l *Lab) RebootGateway(name string) error {
-	return l.onGateway(name, forget)
-}
-
-// BlockUDP makes a gateway drop all UDP from now on, or no longer.
-func (l *Lab) BlockUDP(name string, on bool) error {
-	return l.onGateway(name, func() error { return blockUDP(on) })
-}
-
-func (l *Lab) onGateway(name string, f func() error) error {
-	h := l.hosts[name]
-	if h == nil || h.node.gateway == nil {
-		return fmt.Errorf("netns: no gateway %q", name)
-	}
-	return h.space.own(f)
-}
 
 // Host is a namespace of the lab: a host or a gateway.
 type Host struct {
@@ -257,9 +142,19 @@ type Host struct {
 // Name is its name in the topology.
 func (h *Host) Name() string { return h.node.name }
 
-// Addr is the host's address of a family, the outside one of a gateway; invalid
-// if it has none.
-func (h *Host) Addr(v4 bool) netip.Addr { return h.node.ports[len(h.node.ports)-1].addr(v4) }
+// Addr is the host's first address of a family, the outside one of a gateway;
+// invalid if it has none now.
+func (h *Host) Addr(v4 bool) netip.Addr { return first(h.Addrs(), v4) }
+
+// Addrs are the addresses that the host has from the topology or the lab, the
+// outside ones of a gateway.
+func (h *Host) Addrs() []netip.Prefix {
+	if w := h.lab.wire; w != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+	}
+	return slices.Clone(h.node.outer().Addrs)
+}
 
 // NetNS is a new descriptor of the namespace, by which another process can
 // enter it. The caller closes it.

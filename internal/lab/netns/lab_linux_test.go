@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
@@ -20,6 +22,7 @@ const (
 	aIn, gaIn, gaOut = "192.168.1.2/24", "192.168.1.1/24", "203.0.113.1/24"
 	bIn, gbIn, gbOut = "192.168.2.2/24", "192.168.2.1/24", "203.0.113.2/24"
 	sAddr            = "203.0.113.9/24"
+	xAddr            = "203.0.113.10/24" // of a stranger
 )
 
 var linux = nat.Behaviour{Filtering: nat.AddressAndPortDependent}
@@ -39,13 +42,13 @@ func twoNATs(a, b nat.Behaviour, link scenario.Link) scenario.Topology {
 	none := scenario.Link{}
 	return scenario.Topology{
 		Hosts: []scenario.Host{
-			{Name: "a", Port: on("lan a", none, aIn)},
-			{Name: "b", Port: on("lan b", none, bIn)},
+			{Name: "a", Port: on("lan-a", none, aIn)},
+			{Name: "b", Port: on("lan-b", none, bIn)},
 			{Name: "s", Port: on(scenario.Internet, link, sAddr)},
 		},
 		Gateways: []scenario.Gateway{
-			{Name: "ga", Inside: on("lan a", none, gaIn), Outside: on(scenario.Internet, link, gaOut), NAT: a},
-			{Name: "gb", Inside: on("lan b", none, gbIn), Outside: on(scenario.Internet, link, gbOut), NAT: b},
+			{Name: "ga", Inside: on("lan-a", none, gaIn), Outside: on(scenario.Internet, link, gaOut), NAT: a},
+			{Name: "gb", Inside: on("lan-b", none, gbIn), Outside: on(scenario.Internet, link, gbOut), NAT: b},
 		},
 	}
 }
@@ -63,6 +66,17 @@ func newLab(t testing.TB, top scenario.Topology, opt Options) *Lab {
 		}
 	})
 	return l
+}
+
+// over runs a test with gateways of ours and with those of the kernel, both on
+// the user wire.
+func over(t *testing.T, f func(t *testing.T, opt Options)) {
+	for name, opt := range map[string]Options{"ours": {}, "nftables": {Kernel: true, UserWire: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, opt)
+		})
+	}
 }
 
 // socket is a UDP socket of a host.
@@ -133,7 +147,13 @@ func mapped(s, server socket, serverAddr netip.Addr) netip.AddrPort {
 func (s socket) port() uint16 { return uint16(s.LocalAddr().(*net.UDPAddr).Port) }
 
 func TestRoundTrip(t *testing.T) {
-	l := newLab(t, twoNATs(linux, linux, scenario.Link{Delay: 20 * time.Millisecond}), Options{})
+	for name, opt := range map[string]Options{"ours": {}, "nftables": {Kernel: true}} {
+		t.Run(name, func(t *testing.T) { testRoundTrip(t, opt) })
+	}
+}
+
+func testRoundTrip(t *testing.T, opt Options) {
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{Delay: 20 * time.Millisecond}), opt)
 	a, b := punched(t, l)
 	// The least of several: the machine may be busy, but never early.
 	var trips []time.Duration
@@ -177,4 +197,17 @@ func punched(t testing.TB, l *Lab) (a, b end) {
 		}
 	}
 	return a, b
+}
+
+// joinGroup lets a socket receive what is sent to a multicast address.
+func joinGroup(s socket, group string) error {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return err
+	}
+	raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptIPMreqn(int(fd), unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, &unix.IPMreqn{
+			Multiaddr: netip.MustParseAddr(group).As4(), Ifindex: 2})
+	})
+	return err
 }

@@ -25,7 +25,7 @@ type lane struct {
 
 // plain says that packets in a burst need not be told apart.
 func (l *lane) plain() bool {
-	return l.link.Rate == 0 && l.link.Loss == 0 && l.link.Jitter == 0 && l.link.Reorder == 0
+	return l.link.Rate == 0 && l.link.Loss == 0 && l.link.Jitter == 0 && l.link.Reorder == 0 && l.link.Repeat == 0
 }
 
 func (l *lane) mtu() int {
@@ -36,36 +36,46 @@ func (l *lane) mtu() int {
 }
 
 // admit says when a packet of size bytes that is offered at now arrives at the
-// other end, if it does.
-func (l *lane) admit(now int64, size, largest int, rng *rand.Rand) (int64, bool) {
+// other end: not at all, once or twice.
+func (l *lane) admit(now int64, size, largest int, rng *rand.Rand) (at [2]int64, times int) {
 	if largest > l.mtu() || l.link.Loss > 0 && rng.Float64() < l.link.Loss {
-		return 0, false
+		return at, 0
 	}
 	if l.link.Rate > 0 {
 		start := max(now, l.free)
 		waiting := time.Duration(start-now).Seconds() * float64(l.link.Rate) / 8
 		if waiting+float64(size) > max(minQueue, queueTime.Seconds()*float64(l.link.Rate)/8) {
-			return 0, false
+			return at, 0
 		}
 		l.free = start + int64(size)*8*int64(time.Second)/l.link.Rate
 		now = l.free
 	}
+	at[0] = l.cross(now, rng)
+	if l.link.Repeat > 0 && rng.Float64() < l.link.Repeat {
+		at[1] = l.cross(now, rng)
+		return at, 2
+	}
+	return at, 1
+}
+
+// cross is when a packet that leaves at now arrives.
+func (l *lane) cross(now int64, rng *rand.Rand) int64 {
 	if l.link.Reorder > 0 && rng.Float64() < l.link.Reorder {
-		return now, true
+		return now
 	}
 	now += int64(l.link.Delay)
 	if l.link.Jitter > 0 {
 		now += rng.Int64N(int64(l.link.Jitter) + 1)
 	}
-	return now, true
+	return now
 }
 
 func checkLink(l scenario.Link) error {
 	switch {
 	case l.Delay < 0 || l.Jitter < 0 || l.Rate < 0 || l.MTU < 0:
 		return errors.New("a link's delay, jitter, rate and MTU are not negative")
-	case !(l.Loss >= 0 && l.Loss <= 1 && l.Reorder >= 0 && l.Reorder <= 1):
-		return errors.New("a link's loss and reorder are between 0 and 1")
+	case !(l.Loss >= 0 && l.Loss <= 1 && l.Reorder >= 0 && l.Reorder <= 1 && l.Repeat >= 0 && l.Repeat <= 1):
+		return errors.New("a link's loss, reorder and repeat are between 0 and 1")
 	case l.MTU != 0 && (l.MTU < 576 || l.MTU > 65535):
 		return errors.New("a link's MTU is between 576 and 65535")
 	}

@@ -13,11 +13,11 @@ func TestLane(t *testing.T) {
 	const ms = int64(time.Millisecond)
 	rng := rand.New(rand.NewPCG(1, 2))
 	admit := func(l *lane, now int64, size int) int64 {
-		at, ok := l.admit(now, size, size, rng)
-		if !ok {
+		at, times := l.admit(now, size, size, rng)
+		if times == 0 {
 			return -1
 		}
-		return at
+		return at[0]
 	}
 
 	delay := &lane{link: scenario.Link{Delay: 20 * time.Millisecond}}
@@ -80,6 +80,26 @@ func TestLane(t *testing.T) {
 	least, median, most := late[0], late[len(late)/2], late[len(late)-1]
 	if least < 20*ms || most > 30*ms || median < 24*ms || median > 26*ms {
 		t.Errorf("delays from %d by %d to %d", least, median, most)
+	}
+}
+
+func TestRepeat(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	l := &lane{link: scenario.Link{Repeat: 0.2, Delay: 20 * time.Millisecond, Jitter: 10 * time.Millisecond}}
+	twice, apart := 0, 0
+	for range 10000 {
+		at, times := l.admit(0, 100, 100, rng)
+		if times == 2 {
+			twice++
+			if at[0] != at[1] {
+				apart++
+			}
+		} else if times != 1 {
+			t.Fatalf("arrives %d times", times)
+		}
+	}
+	if twice < 1880 || twice > 2120 || apart < twice-2 { // standard deviation 40
+		t.Errorf("%d of 10000 arrive twice, %d of them at two times; want a fifth", twice, apart)
 	}
 }
 

@@ -41,76 +41,64 @@ func TestBehaviour(t *testing.T) {
 		{"preserving once", nat.Behaviour{Mapping: apd, Filtering: apd}, want{preserved: true, mapping: apd, filtering: apd}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			l := newLab(t, twoNATs(tt.nat, linux, scenario.Link{}), Options{UserWire: true})
-			a := udp(t, l.Host("a"), 4000)
-			s := [2]socket{udp(t, l.Host("s"), 1000), udp(t, l.Host("s"), 2000)}
-			other := udp(t, l.Host("gb"), 1000)
-			if err := openInput(l.Host("gb")); err != nil {
-				t.Fatal(err)
-			}
-			first := mapped(a, s[0], ip(sAddr))
-			if first.Addr() != ip(gaOut) || (first.Port() == 4000) != tt.want.preserved {
-				t.Errorf("mapped to %v", first)
-			}
-
-			// Strangers first: later this host sends to them.
-			filtering := ei
-			other.send(first, "stranger")
-			if _, _, ok := a.receive(200 * time.Millisecond); !ok {
-				filtering = ad
-				s[1].send(first, "other port")
-				if _, _, ok := a.receive(200 * time.Millisecond); !ok {
-					filtering = apd
+			over(t, func(t *testing.T, opt Options) {
+				top := twoNATs(tt.nat, linux, scenario.Link{})
+				top.Hosts = append(top.Hosts, scenario.Host{Name: "x", Port: on(scenario.Internet, scenario.Link{}, xAddr)})
+				l := newLab(t, top, opt)
+				a := udp(t, l.Host("a"), 4000)
+				s := [2]socket{udp(t, l.Host("s"), 1000), udp(t, l.Host("s"), 2000)}
+				other := udp(t, l.Host("x"), 1000)
+				first := mapped(a, s[0], ip(sAddr))
+				if first.Addr() != ip(gaOut) || (first.Port() == 4000) != tt.want.preserved {
+					t.Errorf("mapped to %v", first)
 				}
-			}
-			s[0].send(first, "answer")
-			a.mustReceive("answer")
-			if filtering != tt.want.filtering {
-				t.Errorf("filtering %v, want %v", filtering, tt.want.filtering)
-			}
 
-			otherPort := mapped(a, s[1], ip(sAddr))
-			otherAddr := mapped(a, other, ip(gbOut))
-			mapping := ei
-			switch {
-			case otherPort != first:
-				mapping = apd
-			case otherAddr != first:
-				mapping = ad
-			}
-			if mapping != tt.want.mapping {
-				t.Errorf("mapped to %v, %v by port, %v by address", first, otherPort, otherAddr)
-			}
-			if again := mapped(a, s[0], ip(sAddr)); again != first {
-				t.Errorf("mapped to %v, then to %v", first, again)
-			}
-			if tt.want.consecutive && (otherPort.Port() != first.Port()+1 || otherAddr.Port() != first.Port()+2) {
-				t.Errorf("ports %d, %d, %d are not consecutive", first.Port(), otherPort.Port(), otherAddr.Port())
-			}
+				// Strangers first: later this host sends to them.
+				filtering := ei
+				other.send(first, "stranger")
+				if _, _, ok := a.receive(200 * time.Millisecond); !ok {
+					filtering = ad
+					s[1].send(first, "other port")
+					if _, _, ok := a.receive(200 * time.Millisecond); !ok {
+						filtering = apd
+					}
+				}
+				s[0].send(first, "answer")
+				a.mustReceive("answer")
+				if filtering != tt.want.filtering {
+					t.Errorf("filtering %v, want %v", filtering, tt.want.filtering)
+				}
+
+				otherPort := mapped(a, s[1], ip(sAddr))
+				otherAddr := mapped(a, other, ip(xAddr))
+				mapping := ei
+				switch {
+				case otherPort != first:
+					mapping = apd
+				case otherAddr != first:
+					mapping = ad
+				}
+				if mapping != tt.want.mapping {
+					t.Errorf("mapped to %v, %v by port, %v by address", first, otherPort, otherAddr)
+				}
+				if again := mapped(a, s[0], ip(sAddr)); again != first {
+					t.Errorf("mapped to %v, then to %v", first, again)
+				}
+				if tt.want.consecutive && (otherPort.Port() != first.Port()+1 || otherAddr.Port() != first.Port()+2) {
+					t.Errorf("ports %d, %d, %d are not consecutive", first.Port(), otherPort.Port(), otherAddr.Port())
+				}
+			})
 		})
 	}
 }
 
-// openInput lets a gateway's own sockets receive.
-func openInput(h *Host) error {
-	return h.Do(func() error {
-		r, err := newRuleset(1, "filter") // inet
-		if err != nil {
-			return err
-		}
-		r.conn.FlushTable(r.table)
-		r.conn.DelTable(r.table)
-		return r.conn.Flush()
-	})
-}
+func TestPortTaken(t *testing.T) { over(t, testPortTaken) }
 
-func TestPortTaken(t *testing.T) {
-	t.Parallel()
+func testPortTaken(t *testing.T, opt Options) {
 	b := nat.Behaviour{Filtering: ei}
 	top := twoNATs(b, linux, scenario.Link{})
-	top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan a", scenario.Link{}, "192.168.1.3/24")})
-	l := newLab(t, top, Options{UserWire: true})
+	top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan-a", scenario.Link{}, "192.168.1.3/24")})
+	l := newLab(t, top, opt)
 	a, c, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("c"), 4000), udp(t, l.Host("s"), 3478)
 	aOut, cOut := mapped(a, s, ip(sAddr)), mapped(c, s, ip(sAddr))
 	if aOut.Port() != 4000 || cOut.Port() == 4000 {
@@ -135,21 +123,22 @@ func TestPunch(t *testing.T) {
 		{"random to open", random, nat.Behaviour{}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			l := newLab(t, twoNATs(tt.a, tt.b, scenario.Link{Delay: 5 * time.Millisecond}), Options{})
-			a, b, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("b"), 5000), udp(t, l.Host("s"), 3478)
-			aOut, bOut := mapped(a, s, ip(sAddr)), mapped(b, s, ip(sAddr))
-			got := false
-			for range 5 {
-				a.send(bOut, "a")
-				b.send(aOut, "b")
-				_, _, aGot := a.receive(50 * time.Millisecond)
-				_, _, bGot := b.receive(50 * time.Millisecond)
-				got = got || aGot || bGot
-			}
-			if got != tt.want {
-				t.Errorf("something came through: %v, want %v", got, tt.want)
-			}
+			over(t, func(t *testing.T, opt Options) {
+				l := newLab(t, twoNATs(tt.a, tt.b, scenario.Link{Delay: 5 * time.Millisecond}), opt)
+				a, b, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("b"), 5000), udp(t, l.Host("s"), 3478)
+				aOut, bOut := mapped(a, s, ip(sAddr)), mapped(b, s, ip(sAddr))
+				got := false
+				for range 5 {
+					a.send(bOut, "a")
+					b.send(aOut, "b")
+					_, _, aGot := a.receive(50 * time.Millisecond)
+					_, _, bGot := b.receive(50 * time.Millisecond)
+					got = got || aGot || bGot
+				}
+				if got != tt.want {
+					t.Errorf("something came through: %v, want %v", got, tt.want)
+				}
+			})
 		})
 	}
 }
@@ -165,39 +154,41 @@ func TestHairpin(t *testing.T) {
 		{"external source", nat.HairpinExternalSource, "203.0.113.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			top := twoNATs(nat.Behaviour{Hairpin: tt.hairpin}, linux, scenario.Link{})
-			top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan a", scenario.Link{}, "192.168.1.3/24")})
-			l := newLab(t, top, Options{UserWire: true})
-			a, c, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("c"), 4001), udp(t, l.Host("s"), 3478)
-			aOut := mapped(a, s, ip(sAddr))
-			c.send(aOut, "turn")
-			if tt.from == "" {
-				a.mustNotReceive()
-				return
-			}
-			want := netip.AddrPortFrom(netip.MustParseAddr(tt.from), 4001)
-			if from := a.mustReceive("turn"); from != want {
-				t.Errorf("from %v, want %v", from, want)
-			}
-			a.send(want, "back")
-			from := c.mustReceive("back")
-			if tt.hairpin == nat.HairpinExternalSource && from != aOut {
-				t.Errorf("answer from %v, want %v", from, aOut)
-			}
+			over(t, func(t *testing.T, opt Options) {
+				top := twoNATs(nat.Behaviour{Hairpin: tt.hairpin}, linux, scenario.Link{})
+				top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan-a", scenario.Link{}, "192.168.1.3/24")})
+				l := newLab(t, top, opt)
+				a, c, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("c"), 4001), udp(t, l.Host("s"), 3478)
+				aOut := mapped(a, s, ip(sAddr))
+				c.send(aOut, "turn")
+				if tt.from == "" {
+					a.mustNotReceive()
+					return
+				}
+				want := netip.AddrPortFrom(netip.MustParseAddr(tt.from), 4001)
+				if from := a.mustReceive("turn"); from != want {
+					t.Errorf("from %v, want %v", from, want)
+				}
+				a.send(want, "back")
+				from := c.mustReceive("back")
+				if tt.hairpin == nat.HairpinExternalSource && from != aOut {
+					t.Errorf("answer from %v, want %v", from, aOut)
+				}
+			})
 		})
 	}
 }
 
-func TestNested(t *testing.T) {
-	t.Parallel()
+func TestNested(t *testing.T) { over(t, testNested) }
+
+func testNested(t *testing.T, opt Options) {
 	none, delay := scenario.Link{}, scenario.Link{Delay: time.Millisecond}
 	top := twoNATs(linux, linux, none)
 	// a's gateway stands behind a carrier's.
 	top.Gateways[0].Outside = on("carrier", none, "100.64.0.2/24")
 	top.Gateways = append(top.Gateways, scenario.Gateway{Name: "carrier", NAT: linux,
 		Inside: on("carrier", none, "100.64.0.1/24"), Outside: on(scenario.Internet, delay, gaOut)})
-	l := newLab(t, top, Options{})
+	l := newLab(t, top, opt)
 	a, b := punched(t, l)
 	if b.peer.Addr() != ip(gaOut) {
 		t.Errorf("a is mapped to %v", b.peer)
@@ -208,10 +199,11 @@ func TestNested(t *testing.T) {
 	}
 }
 
-func TestTimeout(t *testing.T) {
-	t.Parallel()
+func TestTimeout(t *testing.T) { over(t, testTimeout) }
+
+func testTimeout(t *testing.T, opt Options) {
 	b := nat.Behaviour{Filtering: apd, Timers: nat.Timers{UDP: time.Second}}
-	l := newLab(t, twoNATs(b, linux, scenario.Link{}), Options{UserWire: true})
+	l := newLab(t, twoNATs(b, linux, scenario.Link{}), opt)
 	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
 	aOut := mapped(a, s, ip(sAddr))
 	s.send(aOut, "in time")
@@ -226,10 +218,24 @@ func TestTimeout(t *testing.T) {
 
 func TestUnsupported(t *testing.T) {
 	Need(t)
-	_, err := New(twoNATs(nat.Behaviour{Timers: nat.Timers{UDP: 1500 * time.Millisecond}}, linux, scenario.Link{}), Options{})
-	const want = "netns: gateway ga: unsupported by the kernel: UDP timeout 1.5s: conntrack counts whole seconds"
-	if !isUnsupported(err) || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
+	for _, tt := range []struct {
+		nat  nat.Behaviour
+		want string
+	}{
+		{nat.Behaviour{Timers: nat.Timers{UDP: 1500 * time.Millisecond}}, "UDP timeout 1.5s: conntrack counts whole seconds"},
+		{nat.Behaviour{KeepTTL: true}, "KeepTTL true"},
+		{nat.Behaviour{Ports: nat.Ports{Parity: true}}, "Ports {Allocation:preserve-next Delta:0 First:0 Last:0 Block:0 Overload:false Parity:true HoldDown:0s PerHost:0}"},
+	} {
+		_, err := New(twoNATs(tt.nat, linux, scenario.Link{}), Options{Kernel: true})
+		if want := "netns: gateway ga: unsupported by the kernel: " + tt.want; !isUnsupported(err) || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+		top := twoNATs(tt.nat, linux, scenario.Link{})
+		top.Gateways[0].Kernel = true
+		if _, err := New(top, Options{}); !isUnsupported(err) {
+			t.Errorf("for one alone: %v", err)
+		}
+		newLab(t, twoNATs(tt.nat, linux, scenario.Link{}), Options{})
 	}
 }
 
@@ -248,39 +254,40 @@ func TestIPv6Firewall(t *testing.T) {
 		{"open", nat.Behaviour{Mode: nat.Open}, true, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			none := scenario.Link{}
-			l := newLab(t, scenario.Topology{
-				Hosts: []scenario.Host{
-					{Name: "a", Port: on("lan", none, a6)},
-					{Name: "s", Port: on(scenario.Internet, none, s6)},
-					{Name: "x", Port: on(scenario.Internet, none, "2001:db8::10/64")},
-				},
-				Gateways: []scenario.Gateway{{Name: "g", NAT: tt.nat,
-					Inside: on("lan", none, ga6), Outside: on(scenario.Internet, none, gaOut6)}},
-			}, Options{UserWire: true})
-			a, s, s2, x := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 1000), udp(t, l.Host("s"), 2000), udp(t, l.Host("x"), 1000)
-			to := netip.AddrPortFrom(ip(a6), 4000)
-			if tt.nat.Mode != nat.Open {
-				s.send(to, "unsolicited")
-				a.mustNotReceive()
-			}
-			if from := mapped(a, s, ip(s6)); from != to {
-				t.Errorf("a is seen as %v", from)
-			}
-			s.send(to, "answer")
-			a.mustReceive("answer")
-			for _, stranger := range []struct {
-				socket
-				in bool
-			}{{s2, tt.port}, {x, tt.addr}} {
-				stranger.send(to, "stranger")
-				if stranger.in {
-					a.mustReceive("stranger")
-				} else {
+			over(t, func(t *testing.T, opt Options) {
+				none := scenario.Link{}
+				l := newLab(t, scenario.Topology{
+					Hosts: []scenario.Host{
+						{Name: "a", Port: on("lan", none, a6)},
+						{Name: "s", Port: on(scenario.Internet, none, s6)},
+						{Name: "x", Port: on(scenario.Internet, none, "2001:db8::10/64")},
+					},
+					Gateways: []scenario.Gateway{{Name: "g", NAT: tt.nat,
+						Inside: on("lan", none, ga6), Outside: on(scenario.Internet, none, gaOut6)}},
+				}, opt)
+				a, s, s2, x := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 1000), udp(t, l.Host("s"), 2000), udp(t, l.Host("x"), 1000)
+				to := netip.AddrPortFrom(ip(a6), 4000)
+				if tt.nat.Mode != nat.Open {
+					s.send(to, "unsolicited")
 					a.mustNotReceive()
 				}
-			}
+				if from := mapped(a, s, ip(s6)); from != to {
+					t.Errorf("a is seen as %v", from)
+				}
+				s.send(to, "answer")
+				a.mustReceive("answer")
+				for _, stranger := range []struct {
+					socket
+					in bool
+				}{{s2, tt.port}, {x, tt.addr}} {
+					stranger.send(to, "stranger")
+					if stranger.in {
+						a.mustReceive("stranger")
+					} else {
+						a.mustNotReceive()
+					}
+				}
+			})
 		})
 	}
 }

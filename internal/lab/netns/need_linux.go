@@ -25,18 +25,19 @@ func probe() error {
 			return err
 		}
 		for _, iface := range []string{InsideInterface, OutsideInterface} {
-			fd, err := openTUN(iface, 0)
+			d, err := openDevice(&port{iface: iface, owner: &node{}}, false)
 			if err != nil {
 				return err
 			}
-			defer unix.Close(fd)
+			defer unix.Close(d.fd)
 		}
 		// A behaviour that uses every kind of rule.
 		n := &node{
-			gateway: &scenario.Gateway{NAT: nat.Behaviour{BlockUDP: true, Filtering: nat.AddressDependent, Hairpin: nat.HairpinExternalSource}},
-			ports:   []*port{{}, {Port: scenario.Port{Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}}},
+			gateway: &scenario.Gateway{NAT: nat.Behaviour{BlockUDP: true, Filtering: nat.AddressDependent, Hairpin: nat.HairpinExternalSource,
+				Unsolicited: nat.Unsolicited{TCP: nat.Reset, Other: nat.Prohibited}}},
+			ports: []*port{{}, {Port: scenario.Port{Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}}},
 		}
-		if err := configureGateway(n, Refuse); err != nil {
+		if err := configureGateway(n); err != nil {
 			return err
 		}
 		return forget()

@@ -1,110 +1,132 @@
 package netns
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
 
-// receive takes a packet that port p sent at now. buf is good until it returns.
-func (w *wire) receive(p *wirePort, now int64, buf []byte) {
-	v, ok := parse(buf)
-	if !ok {
-		return
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+)
+
+// network is a segment at work: a switch that knows who has which address, and
+// a router for what is not on it.
+type network struct {
+	name     string
+	hops     int
+	ports    []*wirePort
+	stations map[netip.Addr]station
+	byMAC    map[mac]*wirePort
+	onLink   []netip.Prefix
+	behind   []way
+	upstream *wirePort
+	flows    map[Flow]*Count
+	capture  *capture
+}
+
+type way struct {
+	prefix netip.Prefix
+	port   *wirePort
+}
+
+// station is who has an address. One that was given by the topology or by the
+// lab stays where it is, whoever else claims it; others were seen.
+type station struct {
+	port  *wirePort
+	hw    mac
+	given bool
+}
+
+// maxStations bounds what is learnt from traffic.
+const maxStations = 4096
+
+// wirePort is a port at work. Behind it is either a device or the side of a
+// gateway of ours. What the plan knows of the port changes with it.
+type wirePort struct {
+	*port
+	network  *network
+	hw       mac
+	up, down lane
+
+	device   *device
+	firewall *firewall // between the device and the network; nil: none
+
+	gateway *gateway
+	side    nat.Side
+
+	sent, received Count
+
+	// The flow of the last packet: the next is likely of the same.
+	flow  Flow
+	count *Count
+}
+
+// lookup is who gets a packet that was sent to a hardware address, zero if
+// that says nothing, and that one's hardware address.
+func (n *network) lookup(hw mac, dst netip.Addr) (*wirePort, mac) {
+	if s, ok := n.stations[dst]; ok {
+		return s.port, s.hw
 	}
-	net := p.network
-	flow := Flow{net.name, v.src, v.dst, v.proto}
-	if p.count == nil || p.flow != flow {
-		p.flow, p.count = flow, net.flow(flow)
+	if p := n.byMAC[hw]; p != nil {
+		return p, hw
 	}
-	packets, size := v.onWire()
-	p.count.Packets += uint64(packets)
-	p.count.Bytes += uint64(size)
-	if net.capture != nil {
-		net.capture.add(p.index, &v, w.scratch)
+	if n.isOnLink(dst) {
+		return nil, mac{}
 	}
-	if w.isCut(flow) {
-		p.count.drop(packets, size)
-		return
-	}
-	if v.dst.IsMulticast() {
-		for _, q := range net.ports {
-			if q != p {
-				w.send(p, q, now, &v, p.count)
-			}
+	for _, b := range n.behind {
+		if b.prefix.Contains(dst) {
+			return b.port, b.port.hw
 		}
-		return
 	}
-	to := net.lookup(v.dst)
-	if to == nil || to == p.port {
-		p.count.drop(packets, size)
-		return
+	if n.upstream != nil {
+		return n.upstream, n.upstream.hw
 	}
-	if net.hops > 0 && !v.hop(net.hops) {
-		p.count.drop(packets, size)
-		w.expire(p, now, &v)
-		return
-	}
-	w.send(p, net.ports[to.index], now, &v, p.count)
+	return nil, mac{}
 }
 
-// send passes the up lane of from and leaves the down lane of to for later.
-func (w *wire) send(from, to *wirePort, now int64, v *view, count *Count) {
-	if v.gsoSize == 0 || from.up.plain() && to.down.plain() {
-		packets, size := v.onWire()
-		w.admit(from, to, now, v.buf, packets, size, v.largest(), count)
-		return
-	}
-	v.segments(w.scratch, func(segment []byte) {
-		size := len(segment) - vnetLen
-		w.admit(from, to, now, segment, 1, size, size, count)
-	})
+func (n *network) isOnLink(a netip.Addr) bool {
+	return a.IsLinkLocalUnicast() || slices.ContainsFunc(n.onLink, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-func (w *wire) admit(from, to *wirePort, now int64, buf []byte, packets, size, largest int, count *Count) {
-	at, ok := from.up.admit(now, size, largest, w.rng)
-	down := ok && to.down.link.Rate == 0
-	if down {
-		// What arrives later at a transmitter without a queue meets no other.
-		at, ok = to.down.admit(at, size, largest, w.rng)
-	}
-	if !ok {
-		count.drop(packets, size)
+// give makes an address that of a port.
+func (n *network) give(p *wirePort, a netip.Addr) { n.stations[a] = station{p, p.hw, true} }
+
+// learn notes that a port has an address. One who says so itself (by ARP or
+// neighbour discovery) is believed more than the source of a packet, which may
+// be forged, and less than the lab.
+func (n *network) learn(p *wirePort, a netip.Addr, hw mac, said bool) {
+	if s, known := n.stations[a]; known && (s.given || !said) || isGroup(hw) ||
+		!a.IsValid() || a.IsUnspecified() || isEveryone(a) || a.IsLoopback() || !known && len(n.stations) >= maxStations {
 		return
 	}
-	if down && at <= now {
-		to.write(buf)
-		return
+	if n.upstream != nil && !n.isOnLink(a) || slices.ContainsFunc(n.behind, func(b way) bool { return b.prefix.Contains(a) }) {
+		return // passed on by somebody
 	}
-	q := w.take(buf)
-	q.to, q.count, q.down = to, count, down
-	q.n, q.size, q.large = packets, size, largest
-	w.queue.push(at, q)
+	n.stations[a] = station{port: p, hw: hw}
 }
 
-// expire answers for a router on the way that had to drop v.
-func (w *wire) expire(p *wirePort, now int64, v *view) {
-	finishChecksum(v.buf)
-	buf := v.timeExceeded()
-	if buf == nil {
-		return
+// attach adds a port with its addresses.
+func (n *network) attach(p *wirePort) {
+	p.network, p.flow, p.count = n, Flow{}, nil
+	n.ports = append(n.ports, p)
+	n.byMAC[p.hw] = p
+	for _, a := range p.Addrs {
+		n.give(p, a.Addr())
 	}
-	icmp, ok := parse(buf)
-	if !ok {
-		return
+}
+
+// detach forgets a port and what it had.
+func (n *network) detach(p *wirePort) {
+	n.ports = slices.DeleteFunc(n.ports, func(q *wirePort) bool { return q == p })
+	delete(n.byMAC, p.hw)
+	n.forget(p)
+}
+
+// forget forgets the addresses of a port.
+func (n *network) forget(p *wirePort) {
+	for a, s := range n.stations {
+		if s.port == p {
+			delete(n.stations, a)
+		}
 	}
-	count := p.network.flow(Flow{p.network.name, icmp.src, icmp.dst, icmp.proto})
-	packets, size := icmp.onWire()
-	count.Packets += uint64(packets)
-	count.Bytes += uint64(size)
-	if p.network.capture != nil {
-		p.network.capture.add(p.index, &icmp, w.scratch)
-	}
-	// The packet crossed the up lane before it met the router.
-	at, ok := p.up.admit(now, size, size, w.rng)
-	if !ok {
-		count.drop(packets, size)
-		return
-	}
-	q := w.take(buf)
-	q.to, q.count, q.n, q.size, q.large = p, count, packets, size, size
-	w.queue.push(at, q)
 }
 
 func (n *network) flow(f Flow) *Count {
@@ -114,20 +136,4 @@ func (n *network) flow(f Flow) *Count {
 		n.flows[f] = c
 	}
 	return c
-}
-
-func (w *wire) isCut(f Flow) bool {
-	for _, c := range w.cuts {
-		if c.proto != AnyProtocol && c.proto != f.Protocol {
-			continue
-		}
-		if c.joins(f.Src, f.Dst) || c.joins(f.Dst, f.Src) {
-			return true
-		}
-	}
-	return false
-}
-
-func (c cut) joins(a, b netip.Addr) bool {
-	return (!c.a.IsValid() || c.a == a) && (!c.b.IsValid() || c.b == b)
 }

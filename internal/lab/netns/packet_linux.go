@@ -5,12 +5,19 @@ import (
 	"net/netip"
 )
 
-// The virtio header in front of every packet of a TUN device:
+// A buffer has room for two headers in front of the IP packet: a virtio header
 //
 //	flags u8 | GSO type u8 | header length u16 | GSO size u16 | checksum start u16 | checksum offset u16
 //
-// in the byte order of the machine.
-const vnetLen = 10
+// in the byte order of the machine, whose lengths count from the IP header, and
+// an Ethernet header
+//
+//	destination [6] | source [6] | type u16
+const (
+	vnetLen  = 10
+	etherLen = 14
+	room     = vnetLen + etherLen
+)
 
 const (
 	vnetNeedsChecksum = 1
@@ -24,7 +31,7 @@ const (
 
 // view is one packet, looked at. The slices share the buffer it was made from.
 type view struct {
-	buf      []byte // virtio header and packet
+	buf      []byte // headers and packet
 	ip       []byte // packet
 	src, dst netip.Addr
 	proto    Protocol
@@ -37,10 +44,10 @@ type view struct {
 
 func parse(buf []byte) (view, bool) {
 	v := view{buf: buf}
-	if len(buf) < vnetLen+20 {
+	if len(buf) < room+20 {
 		return v, false
 	}
-	v.ip = buf[vnetLen:]
+	v.ip = buf[room:]
 	switch v.ip[0] >> 4 {
 	case 4:
 		v.transit = int(v.ip[0]&0xf) * 4
@@ -50,17 +57,27 @@ func parse(buf []byte) (view, bool) {
 		v.src = netip.AddrFrom4([4]byte(v.ip[12:16]))
 		v.dst = netip.AddrFrom4([4]byte(v.ip[16:20]))
 		v.proto = Protocol(v.ip[9])
+		v.trim(int(binary.BigEndian.Uint16(v.ip[2:])), v.transit)
 	case 6:
 		if len(v.ip) < 40 {
 			return v, false
 		}
 		v.src = netip.AddrFrom16([16]byte(v.ip[8:24]))
 		v.dst = netip.AddrFrom16([16]byte(v.ip[24:40]))
+		v.trim(40+int(binary.BigEndian.Uint16(v.ip[4:])), 41)
 		v.proto, v.transit = transportIPv6(v.ip)
 	default:
 		return v, false
 	}
 	return v, v.parseGSO()
+}
+
+// trim cuts off what Ethernet padded a packet of n bytes with.
+func (v *view) trim(n, least int) {
+	if n >= least && n < len(v.ip) {
+		v.ip = v.ip[:n]
+		v.buf = v.buf[:room+n]
+	}
 }
 
 // transportIPv6 walks the extension headers.
@@ -119,15 +136,15 @@ func (v *view) largest() int {
 	return min(len(v.ip), v.gsoHeaders+v.gsoSize)
 }
 
-// segments cuts the packet as a network card would, each with a virtio header
-// of its own that leaves the checksum to the receiving kernel. The buffer given
+// segments cuts the packet as a network card would, each with headers of its
+// own that leave the checksum to the receiving kernel. The buffer given
 // to yield is good until it returns.
 func (v *view) segments(scratch []byte, yield func(segment []byte)) {
 	headers, payload := v.ip[:v.gsoHeaders], v.ip[v.gsoHeaders:]
 	tcp := v.buf[1]&^gsoECN != gsoUDP
 	for i := 0; len(payload) > 0; i++ {
 		n := min(v.gsoSize, len(payload))
-		seg := append(scratch[:0], v.buf[:vnetLen]...)
+		seg := append(scratch[:0], v.buf[:room]...)
 		seg[1] = gsoNone
 		binary.NativeEndian.PutUint16(seg[2:], 0)
 		binary.NativeEndian.PutUint16(seg[4:], 0)
@@ -135,7 +152,7 @@ func (v *view) segments(scratch []byte, yield func(segment []byte)) {
 		seg = append(seg, payload[:n]...)
 		payload = payload[n:]
 
-		ip := seg[vnetLen:]
+		ip := seg[room:]
 		transport := ip[v.transit:]
 		if ip[0]>>4 == 4 {
 			binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
@@ -165,10 +182,10 @@ func (v *view) segments(scratch []byte, yield func(segment []byte)) {
 
 // finishChecksum writes the checksum that the sender left to its hardware.
 func finishChecksum(buf []byte) {
-	if buf[0]&vnetNeedsChecksum == 0 {
+	if buf[0]&vnetNeedsChecksum == 0 || len(buf) <= room {
 		return
 	}
-	ip := buf[vnetLen:]
+	ip := buf[room:]
 	start := int(binary.NativeEndian.Uint16(buf[6:]))
 	at := start + int(binary.NativeEndian.Uint16(buf[8:]))
 	if start < headerLen(ip) || at+2 > len(ip) {
@@ -243,8 +260,8 @@ func (v *view) hop(n int) bool {
 	return true
 }
 
-// timeExceeded is the error that a router sends when the TTL ran out, with a
-// virtio header; nil where RFC 1122 and RFC 4443 forbid one.
+// timeExceeded is the error that a router sends when the TTL ran out, with room
+// in front; nil where RFC 1122 and RFC 4443 forbid one.
 func (v *view) timeExceeded() []byte {
 	if v.proto == ICMP && (len(v.ip) <= v.transit || v.ip[v.transit] != 8) ||
 		v.proto == ICMPv6 && (len(v.ip) <= v.transit || v.ip[v.transit] < 128) {
@@ -253,9 +270,9 @@ func (v *view) timeExceeded() []byte {
 	const quoteLimit = 128
 	if v.ip[0]>>4 == 4 {
 		quote := v.ip[:min(len(v.ip), quoteLimit)]
-		b := make([]byte, vnetLen+28, vnetLen+28+quoteLimit)
+		b := make([]byte, room+28, room+28+quoteLimit)
 		b = append(b, quote...)
-		ip := b[vnetLen:]
+		ip := b[room:]
 		ip[28+8] = 1 // as the last router received it
 		sumHeaderIPv4(ip[28:])
 		ip[0], ip[8], ip[9] = 0x45, 64, byte(ICMP)
@@ -268,9 +285,9 @@ func (v *view) timeExceeded() []byte {
 		return b
 	}
 	quote := v.ip[:min(len(v.ip), quoteLimit)]
-	b := make([]byte, vnetLen+48, vnetLen+48+quoteLimit)
+	b := make([]byte, room+48, room+48+quoteLimit)
 	b = append(b, quote...)
-	ip := b[vnetLen:]
+	ip := b[room:]
 	ip[48+7] = 1
 	ip[0], ip[6], ip[7] = 0x60, byte(ICMPv6), 64
 	binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-40))

@@ -12,15 +12,29 @@ type queued struct {
 	packet *packet
 }
 
-// packet is a buffer on its way to a port.
+// packet is a buffer on its way.
 type packet struct {
-	buf   []byte // virtio header and packet
+	transit
+	buf []byte // headers and packet
+}
+
+// transit is a packet's way through one network.
+type transit struct {
+	from  *wirePort // nil: a router on the way
 	to    *wirePort
-	count *Count
-	down  bool // the down lane has been passed
-	size  int  // bytes on the wire, for the down lane
-	n     int  // packets on the wire
-	large int  // size of the largest
+	count *Count // of its flow
+	down  bool   // the down lane has been passed
+	n     int    // packets on the wire
+	size  int    // bytes on the wire
+	large int    // size of the largest packet
+}
+
+// drop counts what does not arrive.
+func (t *transit) drop() {
+	t.count.drop(t.n, t.size)
+	if t.from != nil {
+		t.from.sent.drop(t.n, t.size)
+	}
 }
 
 func (a queued) before(b queued) bool {

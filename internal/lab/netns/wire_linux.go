@@ -3,12 +3,11 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
-	"runtime"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -16,52 +15,45 @@ import (
 )
 
 // wire carries the packets of every network of a lab, on one thread of its own:
-// it reads the TUN devices, holds packets until they are due and writes them to
-// the device of the next node. The kernel forwards inside that write.
+// it reads the devices, runs the gateways that are ours, holds packets until
+// they are due and writes them to the device of the next node. The kernel
+// forwards inside that write.
 type wire struct {
 	epoll, wake int
-	ports       []*wirePort
+	devices     []*device
 	start       time.Time
 	done        chan struct{}
 
 	mu       sync.Mutex // all below; the thread holds it while it is not waiting
-	networks map[string]*network
+	ports    []*wirePort
+	networks []*network
+	gateways []*gateway
+	machines []*driven
+	stale    []*driven // whose next timeout must be asked for again
+	waiting  []*device // for flush
 	queue    queue
 	rng      *rand.Rand
-	cuts     []cut
+	cuts     []CutStatus
+	events   []Event
+	depth    int // of gateways that a packet is in
 	closed   bool
 	spare    [2][]*packet // buffers for reuse, small and large
 	scratch  []byte
 }
 
-type wirePort struct {
-	*port
-	fd       int
-	network  *network
-	up, down lane
-
-	// The flow of the last packet: the next is likely of the same.
-	flow  Flow
-	count *Count
-}
-
-type network struct {
-	*segment
-	hops    int
-	ports   []*wirePort
-	flows   map[Flow]*Count
-	capture *capture
-}
-
-type cut struct {
-	a, b  netip.Addr
-	proto Protocol
+// driven is a machine that the wire calls when its time has come.
+type driven struct {
+	next  func() (time.Time, bool)
+	ring  func(now int64)
+	due   int64
+	stale bool
 }
 
 const (
 	smallBuffer = 2048
-	largeBuffer = vnetLen + 65536
+	largeBuffer = room + 65536
 	burst       = 64 // packets read from one device before the others have a turn
+	never       = math.MaxInt64
 
 	// The runtime is not told of shorter waits: it would give the thread's turn
 	// to another goroutine, and getting it back takes time. The garbage
@@ -69,13 +61,16 @@ const (
 	shortWait = time.Millisecond
 )
 
-func newWire(p *plan, opt Options, fds map[*port]int) (*wire, error) {
+// newWire joins the devices of a plan, and starts to carry.
+func newWire(p *plan, opt Options, devices map[*port]*device) (*wire, error) {
 	w := &wire{
-		networks: map[string]*network{},
-		rng:      rand.New(rand.NewPCG(opt.Seed, 0)),
-		start:    time.Now(),
-		scratch:  make([]byte, 0, largeBuffer),
-		done:     make(chan struct{}),
+		rng:     rand.New(rand.NewPCG(opt.Seed, 0)),
+		start:   time.Now(),
+		scratch: make([]byte, 0, largeBuffer),
+		done:    make(chan struct{}),
+	}
+	if err := w.build(p, opt, devices); err != nil {
+		return nil, err
 	}
 	var err error
 	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -85,27 +80,13 @@ func newWire(p *plan, opt Options, fds map[*port]int) (*wire, error) {
 		unix.Close(w.epoll)
 		return nil, fmt.Errorf("netns: eventfd: %w", err)
 	}
-	for _, s := range p.networks {
-		n := &network{segment: s, flows: map[Flow]*Count{}}
-		if s.name == scenario.Internet {
-			n.hops = max(opt.Hops, 0)
-			if opt.Hops == 0 {
-				n.hops = 1
-			}
-		}
-		for _, q := range s.ports {
-			n.ports = append(n.ports, &wirePort{port: q, fd: fds[q], network: n, up: lane{link: q.Link}, down: lane{link: q.Link}})
-		}
-		w.ports = append(w.ports, n.ports...)
-		w.networks[s.name] = n
-	}
 	watch := func(fd, index int) error {
 		return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)})
 	}
 	err = watch(w.wake, -1)
-	for i, q := range w.ports {
+	for i, d := range w.devices {
 		if err == nil {
-			err = watch(q.fd, i)
+			err = watch(d.fd, i)
 		}
 	}
 	if err != nil {
@@ -117,7 +98,60 @@ func newWire(p *plan, opt Options, fds map[*port]int) (*wire, error) {
 	return w, nil
 }
 
+// build makes networks, ports and gateways of a plan.
+func (w *wire) build(p *plan, opt Options, devices map[*port]*device) error {
+	at := map[*port]*wirePort{}
+	for _, s := range p.networks {
+		n := &network{name: s.name, stations: map[netip.Addr]station{}, byMAC: map[mac]*wirePort{}, onLink: s.onLink, flows: map[Flow]*Count{}}
+		if s.name == scenario.Internet {
+			n.hops = max(opt.Hops, 0)
+			if opt.Hops == 0 {
+				n.hops = 1
+			}
+		}
+		for _, q := range s.ports {
+			wp := &wirePort{port: q, hw: q.hardware(), up: lane{link: q.Link}, down: lane{link: q.Link}}
+			at[q] = wp
+			n.attach(wp)
+		}
+		for a, q := range s.byAddr {
+			n.give(at[q], a)
+		}
+		w.networks = append(w.networks, n)
+	}
+	for i, s := range p.networks {
+		for _, b := range s.behind {
+			w.networks[i].behind = append(w.networks[i].behind, way{b.prefix, at[b.port]})
+		}
+		w.networks[i].upstream = at[s.upstream]
+	}
+	for _, n := range p.nodes {
+		for _, q := range n.ports {
+			w.ports = append(w.ports, at[q])
+			d := devices[q]
+			w.devices = append(w.devices, d)
+			if !n.machine {
+				at[q].device, d.port = d, at[q]
+			}
+			if n.firewall != nil {
+				if err := w.addFirewall(at[q], opt.Seed); err != nil {
+					return err
+				}
+			}
+		}
+		if n.machine {
+			if err := w.addGateway(p, n, opt, at, devices); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (w *wire) now() int64 { return int64(time.Since(w.start)) }
+
+// clock is a moment of the wire's time for the machines.
+func (w *wire) clock(now int64) time.Time { return w.start.Add(time.Duration(now)) }
 
 // run is the wire's thread.
 func (w *wire) run() {
@@ -126,18 +160,15 @@ func (w *wire) run() {
 	spareProcessor(1)
 	defer spareProcessor(-1)
 	read := make([]byte, largeBuffer)
-	events := make([]unix.EpollEvent, len(w.ports)+1)
+	events := make([]unix.EpollEvent, len(w.devices)+1)
 	for {
 		w.mu.Lock()
 		if w.closed {
 			w.mu.Unlock()
 			return
 		}
-		w.deliver(w.now())
-		wait := int64(-1)
-		if due, ok := w.queue.next(); ok {
-			wait = max(due-w.now(), 0)
-		}
+		wait := w.deliver(w.now())
+		w.flush()
 		w.mu.Unlock()
 
 		n := epollWait(w.epoll, events, wait)
@@ -145,69 +176,117 @@ func (w *wire) run() {
 		w.mu.Lock()
 		for _, ev := range events[:n] {
 			if ev.Fd < 0 {
-				continue // closed, or something new to wait for
+				w.awake()
+				continue
 			}
-			w.drain(w.ports[ev.Fd], read)
+			w.drain(w.devices[ev.Fd], read)
 			w.deliver(w.now())
 		}
 		w.mu.Unlock()
 	}
 }
 
+// poke makes the thread look at what has changed.
+func (w *wire) poke() { unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+func (w *wire) awake() {
+	var count [8]byte
+	unix.Read(w.wake, count[:])
+}
+
 // drain reads what a device has, but no more than a burst.
-func (w *wire) drain(p *wirePort, buf []byte) {
+func (w *wire) drain(d *device, buf []byte) {
 	for range burst {
-		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(p.fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
-		if errno != 0 {
+		n, ok := d.read(buf)
+		if !ok {
 			return
 		}
-		w.receive(p, w.now(), buf[:n])
+		w.receive(d, w.now(), buf[:n])
 	}
 }
 
-// deliver writes what is due by now.
-func (w *wire) deliver(now int64) {
+// deliver does what is due by now, and says how long there is nothing more to
+// do; a negative time is for ever.
+func (w *wire) deliver(now int64) (wait int64) {
 	for {
 		due, ok := w.queue.next()
 		if !ok || due > now {
-			return
+			break
 		}
 		_, p := w.queue.pop()
-		if !p.down {
-			p.down = true
-			at, ok := p.to.down.admit(due, p.size, p.large, w.rng)
-			if !ok {
-				p.count.drop(p.n, p.size)
-				w.recycle(p)
-				continue
-			}
-			if at > now {
-				w.queue.push(at, p)
-				continue
-			}
+		if p.down {
+			w.arrive(p.transit, now, p.buf)
+		} else {
+			w.admitDown(due, now, p.buf, p.transit)
 		}
-		p.to.write(p.buf)
 		w.recycle(p)
+	}
+	next := w.ring(now)
+	if due, ok := w.queue.next(); ok {
+		next = min(next, due)
+	}
+	if next == never {
+		return -1
+	}
+	return max(next-w.now(), 0)
+}
+
+// touch notes that a machine was used, and may have another next timeout.
+func (w *wire) touch(d *driven) {
+	if !d.stale {
+		d.stale = true
+		w.stale = append(w.stale, d)
 	}
 }
 
-func (p *wirePort) write(buf []byte) {
-	unix.RawSyscall(unix.SYS_WRITE, uintptr(p.fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+// ring tells machines that their time has come, and returns the next one's.
+func (w *wire) ring(now int64) int64 {
+	w.askAgain()
+	for _, d := range w.machines {
+		if d.due <= now {
+			d.ring(now)
+			w.touch(d)
+		}
+	}
+	w.askAgain()
+	next := int64(never)
+	for _, d := range w.machines {
+		next = min(next, d.due)
+	}
+	return next
+}
+
+// askAgain asks those that were used for their next timeout.
+func (w *wire) askAgain() {
+	for _, d := range w.stale {
+		d.stale, d.due = false, never
+		if at, ok := d.next(); ok {
+			d.due = int64(at.Sub(w.start))
+		}
+	}
+	w.stale = w.stale[:0]
 }
 
 // take is a packet with a copy of buf.
 func (w *wire) take(buf []byte) *packet {
+	p := w.blank(len(buf))
+	p.buf = append(p.buf, buf...)
+	return p
+}
+
+// blank is an empty packet that has room for n bytes.
+func (w *wire) blank(n int) *packet {
 	class, size := 0, smallBuffer
-	if len(buf) > smallBuffer {
+	if n > smallBuffer {
 		class, size = 1, largeBuffer
 	}
 	spare := w.spare[class]
 	if len(spare) == 0 {
-		return &packet{buf: append(make([]byte, 0, size), buf...)}
+		return &packet{buf: make([]byte, 0, size)}
 	}
 	p := spare[len(spare)-1]
 	w.spare[class] = spare[:len(spare)-1]
-	*p = packet{buf: append(p.buf[:0], buf...)}
+	*p = packet{buf: p.buf[:0]}
 	return p
 }
 
@@ -221,17 +300,12 @@ func (w *wire) recycle(p *packet) {
 	}
 }
 
-func (c *Count) drop(packets, bytes int) {
-	c.DroppedPackets += uint64(packets)
-	c.DroppedBytes += uint64(bytes)
-}
-
 // close ends the thread. The devices are the lab's to close.
 func (w *wire) close() error {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
-	unix.Write(w.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	w.poke()
 	<-w.done
 	unix.Close(w.epoll)
 	unix.Close(w.wake)
@@ -242,40 +316,4 @@ func (w *wire) close() error {
 		}
 	}
 	return err
-}
-
-// epollWait waits with the resolution of the kernel's timers; a negative wait
-// is for ever.
-func epollWait(epoll int, events []unix.EpollEvent, wait int64) int {
-	var timeout *unix.Timespec
-	if wait >= 0 {
-		ts := unix.NsecToTimespec(wait)
-		timeout = &ts
-	}
-	call := unix.Syscall6
-	if wait >= 0 && wait < int64(shortWait) {
-		call = unix.RawSyscall6
-	}
-	n, _, errno := call(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
-		uintptr(len(events)), uintptr(unsafe.Pointer(timeout)), 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(n)
-}
-
-// preferThread puts the calling thread before ordinary ones, if it may.
-func preferThread() {
-	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0)
-}
-
-var processors sync.Mutex
-
-// spareProcessor lets one more goroutine run at a time, so that the wire's need
-// not wait for those of the programs under test.
-func spareProcessor(n int) {
-	processors.Lock()
-	defer processors.Unlock()
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 }

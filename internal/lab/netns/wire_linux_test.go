@@ -32,9 +32,10 @@ func twoHosts(link scenario.Link) scenario.Topology {
 	}}
 }
 
-func TestCounters(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{UserWire: true})
+func TestCounters(t *testing.T) { over(t, testCounters) }
+
+func testCounters(t *testing.T, opt Options) {
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), opt)
 	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
 	to := netip.AddrPortFrom(ip(sAddr), 3478)
 	for range 10 {
@@ -57,12 +58,12 @@ func TestCounters(t *testing.T) {
 		flow Flow
 		want Count
 	}{
-		{Flow{"lan a", ip(aIn), ip(sAddr), UDP}, Count{Packets: 10, Bytes: 1000}},
+		{Flow{"lan-a", ip(aIn), ip(sAddr), UDP}, Count{Packets: 10, Bytes: 1000}},
 		{Flow{scenario.Internet, ip(gaOut), ip(sAddr), UDP}, Count{Packets: 10, Bytes: 1000}},
 		{Flow{scenario.Internet, ip(sAddr), ip(gaOut), UDP}, Count{Packets: 2, Bytes: 65}},
 		{Flow{Src: ip(sAddr)}, Count{Packets: 4, Bytes: 130}}, // on two networks
 		{Flow{scenario.Internet, ip(gaOut), netip.MustParseAddr("198.51.100.1"), UDP}, Count{1, 34, 1, 34}},
-		{Flow{Network: "lan b", Protocol: UDP}, Count{}},
+		{Flow{Network: "lan-b", Protocol: UDP}, Count{}},
 	} {
 		if got := c.Sum(tt.flow); got != tt.want {
 			t.Errorf("%+v: %+v, want %+v", tt.flow, got, tt.want)
@@ -70,9 +71,10 @@ func TestCounters(t *testing.T) {
 	}
 }
 
-func TestCut(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{UserWire: true})
+func TestCut(t *testing.T) { over(t, testCut) }
+
+func testCut(t *testing.T, opt Options) {
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), opt)
 	a, b := punched(t, l)
 	check := func(name string, passes bool) {
 		t.Helper()
@@ -108,10 +110,11 @@ func TestCut(t *testing.T) {
 	}
 }
 
-func TestReboot(t *testing.T) {
-	t.Parallel()
+func TestReboot(t *testing.T) { over(t, testReboot) }
+
+func testReboot(t *testing.T, opt Options) {
 	for _, b := range []nat.Behaviour{linux, {}} {
-		l := newLab(t, twoNATs(b, b, scenario.Link{}), Options{UserWire: true})
+		l := newLab(t, twoNATs(b, b, scenario.Link{}), opt)
 		a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
 		aOut := mapped(a, s, ip(sAddr))
 		s.send(aOut, "before")
@@ -125,9 +128,10 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-func TestBlockedFromTheStart(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, twoNATs(nat.Behaviour{BlockUDP: true, Filtering: apd}, linux, scenario.Link{}), Options{UserWire: true})
+func TestBlockedFromTheStart(t *testing.T) { over(t, testBlockedFromTheStart) }
+
+func testBlockedFromTheStart(t *testing.T, opt Options) {
+	l := newLab(t, twoNATs(nat.Behaviour{BlockUDP: true, Filtering: apd}, linux, scenario.Link{}), opt)
 	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
 	a.send(netip.AddrPortFrom(ip(sAddr), 3478), "no")
 	s.mustNotReceive()
@@ -164,17 +168,18 @@ func connect(t testing.TB, from, to *Host, at netip.AddrPort) (client, server *n
 	return client, server
 }
 
-func TestUnsolicitedTCP(t *testing.T) {
-	t.Parallel()
-	for answer, want := range map[Answer]string{Silence: "timeout", Refuse: "connection refused", Prohibited: "no route to host"} {
-		l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{UserWire: true, Unsolicited: answer})
+func TestUnsolicitedTCP(t *testing.T) { over(t, testUnsolicitedTCP) }
+
+func testUnsolicitedTCP(t *testing.T, opt Options) {
+	for answer, want := range map[nat.Answer]string{nat.Silent: "timeout", nat.Reset: "connection refused", nat.Prohibited: "no route to host"} {
+		l := newLab(t, twoNATs(nat.Behaviour{Filtering: apd, Unsolicited: nat.Unsolicited{TCP: answer}}, linux, scenario.Link{}), opt)
 		err := l.Host("s").Do(func() error {
 			d := net.Dialer{Timeout: 300 * time.Millisecond}
 			_, err := d.Dial("tcp", netip.AddrPortFrom(ip(gaOut), 80).String())
 			return err
 		})
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("answer %d: %v, want %s", answer, err, want)
+			t.Errorf("answer %v: %v, want %s", answer, err, want)
 		}
 	}
 }
@@ -379,9 +384,10 @@ func TestSegments(t *testing.T) {
 	}
 }
 
-func TestCapture(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{UserWire: true})
+func TestCapture(t *testing.T) { over(t, testCapture) }
+
+func testCapture(t *testing.T, opt Options) {
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), opt)
 	path := filepath.Join(t.TempDir(), "internet.pcapng")
 	if err := l.Capture(scenario.Internet, path); err != nil {
 		t.Fatal(err)
@@ -421,9 +427,12 @@ func TestCapture(t *testing.T) {
 			t.Fatal(err)
 		}
 		intf, _ := r.Interface(info.InterfaceIndex)
-		p := gopacket.NewPacket(data, layers.LayerTypeIPv4, gopacket.Default)
+		p := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default)
 		if e := p.ErrorLayer(); e != nil {
 			t.Fatal(e.Error())
+		}
+		if p.Layer(layers.LayerTypeARP) != nil {
+			continue
 		}
 		if l, ok := p.TransportLayer().(interface {
 			SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
@@ -451,9 +460,11 @@ func TestCapture(t *testing.T) {
 }
 
 // TestHops counts routers as traceroute does.
-func TestHops(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, twoNATs(linux, linux, scenario.Link{Delay: time.Millisecond}), Options{Hops: 3})
+func TestHops(t *testing.T) { over(t, testHops) }
+
+func testHops(t *testing.T, opt Options) {
+	opt.Hops = 3
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{Delay: time.Millisecond}), opt)
 	s := udp(t, l.Host("s"), 3478)
 	for ttl, want := range map[int]bool{4: false, 5: true} { // the gateway is one
 		a := udp(t, l.Host("a"), 0)
@@ -468,7 +479,7 @@ func TestHops(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The gateway brings the router's answer to the host that it is for.
-	if got := c.Sum(Flow{"lan a", routerIPv4, ip(aIn), ICMP}); got.Packets != 1 {
+	if got := c.Sum(Flow{"lan-a", routerIPv4, ip(aIn), ICMP}); got.Packets != 1 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -1,0 +1,216 @@
+package netns
+
+import (
+	"net/netip"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+)
+
+// receive takes what a device has sent, which lies in the wire's buffer.
+func (w *wire) receive(d *device, now int64, buf []byte) {
+	if d.gateway != nil {
+		w.handle(d.gateway, nat.Local, now, buf)
+		return
+	}
+	p := d.port
+	switch etherType(buf) {
+	case typeARP:
+		w.resolve(p, buf)
+	case typeIPv4, typeIPv6:
+		v, ok := parse(buf)
+		if !ok {
+			return
+		}
+		if v.src != p.flow.Src {
+			p.network.learn(p, v.src, etherSrc(buf), false)
+		}
+		if target, ok := v.solicited(); ok && w.advertise(p, &v, target) {
+			return
+		}
+		if p.firewall == nil || w.letOut(p, now, &v) {
+			w.carry(p, now, &v)
+		}
+	}
+}
+
+// carry takes a packet that a port gives to its network. Without a destination
+// in the Ethernet header the network finds one.
+func (w *wire) carry(p *wirePort, now int64, v *view) {
+	n := p.network
+	flow := Flow{n.name, v.src, v.dst, v.proto}
+	if p.count == nil || p.flow != flow {
+		p.flow, p.count = flow, n.flow(flow)
+	}
+	packets, size := v.onWire()
+	p.count.add(packets, size)
+	p.sent.add(packets, size)
+	hw := etherDst(v.buf)
+	var to *wirePort
+	group := isGroup(hw) || isEveryone(v.dst)
+	if group && !isGroup(hw) {
+		hw = groupMAC(v.dst)
+	} else if !group {
+		to, hw = n.lookup(hw, v.dst)
+	}
+	copy(v.buf[vnetLen:], hw[:])
+	if n.capture != nil {
+		n.capture.add(p, v, w.scratch)
+	}
+	switch {
+	case w.isCut(flow):
+		p.drop(p.count, packets, size)
+	case group:
+		w.flood(p, now, v)
+	case to == nil || to == p:
+		p.drop(p.count, packets, size)
+	case n.hops > 0 && !v.dst.IsLinkLocalUnicast() && !v.hop(n.hops):
+		p.drop(p.count, packets, size)
+		w.expire(p, now, v)
+	default:
+		w.send(p, to, now, v)
+	}
+}
+
+// flood sends a packet to everyone else.
+func (w *wire) flood(p *wirePort, now int64, v *view) {
+	for _, q := range p.network.ports {
+		switch {
+		case q == p:
+		case q.gateway == nil:
+			w.send(p, q, now, v)
+		default: // who edits what it gets
+			c := w.take(v.buf)
+			if copied, ok := parse(c.buf); ok {
+				w.send(p, q, now, &copied)
+			}
+			w.recycle(c)
+		}
+	}
+}
+
+// send passes the up lane of from and leaves the down lane of to for later.
+func (w *wire) send(from, to *wirePort, now int64, v *view) {
+	q := transit{from: from, to: to, count: from.count}
+	if v.gsoSize == 0 || from.up.plain() && to.down.plain() {
+		q.n, q.size = v.onWire()
+		q.large = v.largest()
+		w.admit(now, v.buf, q)
+		return
+	}
+	v.segments(w.scratch, func(segment []byte) {
+		q.n, q.size = 1, len(segment)-room
+		q.large = q.size
+		w.admit(now, segment, q)
+	})
+}
+
+func (w *wire) admit(now int64, buf []byte, q transit) {
+	out, times := q.from.up.admit(now, q.size, q.large, w.rng)
+	if times == 0 {
+		q.drop()
+	}
+	for _, at := range out[:times] {
+		// What arrives later at a transmitter without a queue meets no other.
+		if q.to.down.link.Rate == 0 {
+			w.admitDown(at, now, buf, q)
+		} else {
+			w.hold(at, buf, q)
+		}
+	}
+}
+
+// admitDown passes the down lane at a time that need not have come.
+func (w *wire) admitDown(at, now int64, buf []byte, q transit) {
+	in, times := q.to.down.admit(at, q.size, q.large, w.rng)
+	if times == 0 {
+		q.drop()
+	}
+	q.down = true
+	for i, at := range in[:times] {
+		if at > now || i < times-1 { // the last may be edited where it is
+			w.hold(at, buf, q)
+		} else {
+			w.arrive(q, now, buf)
+		}
+	}
+}
+
+func (w *wire) hold(at int64, buf []byte, q transit) {
+	p := w.take(buf)
+	p.transit = q
+	w.queue.push(at, p)
+}
+
+// arrive hands a packet to whom it is for.
+func (w *wire) arrive(q transit, now int64, buf []byte) {
+	p := q.to
+	p.received.add(q.n, q.size)
+	switch {
+	case p.gateway != nil:
+		w.handle(p.gateway, p.side, now, buf)
+	case p.firewall != nil && !w.letIn(p, now, buf):
+	default:
+		w.put(p.device, buf)
+	}
+}
+
+// expire answers for a router on the way that had to drop v.
+func (w *wire) expire(p *wirePort, now int64, v *view) {
+	finishChecksum(v.buf)
+	buf := v.timeExceeded()
+	if buf == nil {
+		return
+	}
+	icmp, ok := parse(buf)
+	if !ok {
+		return
+	}
+	setEther(buf, p.hw, wireMAC, etherTypeOf(icmp.ip))
+	if p.network.capture != nil {
+		p.network.capture.add(p, &icmp, w.scratch)
+	}
+	// The packet crossed the up lane before it met the router.
+	q := transit{to: p, count: p.network.flow(Flow{p.network.name, icmp.src, icmp.dst, icmp.proto})}
+	q.n, q.size = icmp.onWire()
+	q.large = q.size
+	q.count.add(q.n, q.size)
+	out, times := p.up.admit(now, q.size, q.size, w.rng)
+	if times == 0 {
+		q.drop()
+	}
+	for _, at := range out[:times] {
+		w.hold(at, buf, q)
+	}
+}
+
+func (c *Count) add(packets, bytes int) {
+	c.Packets += uint64(packets)
+	c.Bytes += uint64(bytes)
+}
+
+func (c *Count) drop(packets, bytes int) {
+	c.DroppedPackets += uint64(packets)
+	c.DroppedBytes += uint64(bytes)
+}
+
+// drop counts what a port has sent in vain.
+func (p *wirePort) drop(flow *Count, packets, bytes int) {
+	flow.drop(packets, bytes)
+	p.sent.drop(packets, bytes)
+}
+
+func (w *wire) isCut(f Flow) bool {
+	for _, c := range w.cuts {
+		if c.Protocol != AnyProtocol && c.Protocol != f.Protocol {
+			continue
+		}
+		if c.joins(f.Src, f.Dst) || c.joins(f.Dst, f.Src) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c CutStatus) joins(a, b netip.Addr) bool {
+	return (!c.A.IsValid() || c.A == a) && (!c.B.IsValid() || c.B == b)
+}

@@ -1,0 +1,202 @@
+package netns
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+)
+
+// TestMove takes a host from one home to the other and to the internet, and
+// back.
+func TestMove(t *testing.T) { over(t, testMove) }
+
+func testMove(t *testing.T, opt Options) {
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), opt)
+	s, b := udp(t, l.Host("s"), 3478), udp(t, l.Host("b"), 5000)
+	try := func(network string, addr string, seenAs string) {
+		t.Helper()
+		if err := l.Move("a", network, []netip.Prefix{netip.MustParsePrefix(addr)}); err != nil {
+			t.Fatal(err)
+		}
+		a := udp(t, l.Host("a"), 4000)
+		defer a.Close()
+		if from := mapped(a, s, ip(sAddr)); from.Addr() != ip(seenAs) {
+			t.Errorf("on %s, a is seen as %v", network, from)
+		}
+		if network == "lan-b" {
+			b.send(netip.AddrPortFrom(ip(addr), 4000), "neighbour")
+			a.mustReceive("neighbour")
+		}
+		h := l.Status().Hosts[0]
+		if h.Port.Network != network || h.Port.Addrs[0].String() != addr || l.Host("a").Addr(true) != ip(addr) {
+			t.Errorf("the status says %+v", h.Port)
+		}
+	}
+	mapped(b, s, ip(sAddr)) // so that it knows its neighbours already
+	try("lan-b", "192.168.2.77/24", gbOut)
+	try("lan-b", "192.168.2.78/24", gbOut)
+	try(scenario.Internet, "203.0.113.50/24", "203.0.113.50/24")
+	try("lan-a", aIn, gaOut)
+	for _, bad := range []struct{ host, network, addr string }{
+		{"ga", "lan-b", "192.168.2.77/24"}, {"nobody", "lan-b", "192.168.2.77/24"},
+		{"a", "nowhere", "192.168.2.77/24"}, {"a", "lan-b", "192.168.1.77/24"},
+	} {
+		if err := l.Move(bad.host, bad.network, []netip.Prefix{netip.MustParsePrefix(bad.addr)}); err == nil {
+			t.Errorf("moved: %v", bad)
+		}
+	}
+}
+
+// TestTwoAddresses: a port may have several of a family.
+func TestTwoAddresses(t *testing.T) {
+	t.Parallel()
+	none := scenario.Link{}
+	l := newLab(t, scenario.Topology{Hosts: []scenario.Host{
+		{Name: "a", Port: on(scenario.Internet, none, "203.0.113.1/24", "198.51.100.1/24", "2001:db8::1/64", "2001:db8::2/64")},
+		{Name: "b", Port: on(scenario.Internet, none, "203.0.113.2/24", "2001:db8::3/64")},
+	}}, Options{UserWire: true})
+	a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
+	for _, p := range l.Host("a").Addrs() {
+		b.send(netip.AddrPortFrom(p.Addr(), 1), p.String())
+		from := a.mustReceive(p.String())
+		a.send(from, "back")
+		b.mustReceive("back")
+	}
+}
+
+// TestNeighbours: who has an address is known without anybody being told.
+func TestNeighbours(t *testing.T) {
+	t.Parallel()
+	none := scenario.Link{}
+	top := twoNATs(linux, linux, none)
+	top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan-a", none, "192.168.1.3/24")})
+	l := newLab(t, top, Options{})
+	a, c := udp(t, l.Host("a"), 4000), udp(t, l.Host("c"), 4000)
+	// An address that a program gave itself.
+	extra := netip.MustParsePrefix("192.168.1.99/24")
+	err := l.Host("c").Do(func() error {
+		eth0, err := netlink.LinkByName(HostInterface)
+		if err != nil {
+			return err
+		}
+		return addAddress(eth0, extra)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.send(netip.AddrPortFrom(extra.Addr(), 4000), "found")
+	c.mustReceive("found")
+	// The hardware addresses are those of the topology.
+	want := map[string]string{}
+	for addr, port := range map[string]string{extra.Addr().String(): "c", "192.168.1.1": "ga/inside"} {
+		hw := scenario.HardwareAddr(port)
+		want[addr] = string(hw[:])
+	}
+	a.send(netip.AddrPortFrom(ip(sAddr), 9), "by the gateway")
+	err = l.Host("a").Do(func() error {
+		list, err := netlink.NeighList(0, netlink.FAMILY_V4)
+		for _, n := range list {
+			if hw := want[n.IP.String()]; hw != "" && hw == string(n.HardwareAddr) {
+				delete(want, n.IP.String())
+			}
+		}
+		return err
+	})
+	if err != nil || len(want) > 0 {
+		t.Errorf("not known: %q, %v", want, err)
+	}
+}
+
+// TestMulticast: broadcast and multicast reach every port of a network, and no
+// other.
+func TestMulticast(t *testing.T) {
+	t.Parallel()
+	none := scenario.Link{}
+	top := twoNATs(linux, linux, none)
+	top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan-a", none, "192.168.1.3/24")},
+		scenario.Host{Name: "d", Port: on("lan-a", none, "192.168.1.4/24")})
+	l := newLab(t, top, Options{})
+	sockets := map[string]socket{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		sockets[name] = udp(t, l.Host(name), 4000)
+		if err := joinGroup(sockets[name], "239.1.2.3"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, to := range []string{"239.1.2.3", "255.255.255.255", "192.168.1.255"} {
+		sockets["a"].send(netip.AddrPortFrom(netip.MustParseAddr(to), 4000), to)
+		for _, name := range []string{"c", "d"} {
+			if from := sockets[name].mustReceive(to); from.Addr() != ip(aIn) {
+				t.Errorf("from %v", from)
+			}
+		}
+	}
+	sockets["b"].mustNotReceive()
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoNATs(nat.Behaviour{Filtering: apd, Ports: nat.Ports{Allocation: nat.Random}}, linux, scenario.Link{}), Options{})
+	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
+	aOut := mapped(a, s, ip(sAddr))
+	if err := l.Cut(ip(gaOut), netip.Addr{}, TCP); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Capture("lan-a", filepath.Join(t.TempDir(), "a.pcapng")); err != nil {
+		t.Fatal(err)
+	}
+	st := l.Status()
+	ga := st.Gateways[0]
+	if ga.Name != "ga" || ga.Kernel || len(ga.Mappings) != 1 || ga.Mappings[0].External != aOut || ga.Stats.Forwarded != 1 {
+		t.Errorf("gateway %+v", ga)
+	}
+	if c := st.Hosts[0].Port; c.Sent != (Count{Packets: 1, Bytes: 31}) || c.Received != (Count{}) || c.Interface != HostInterface {
+		t.Errorf("port %+v", c)
+	}
+	if !slices.Equal(st.Cuts, []CutStatus{{A: ip(gaOut), Protocol: TCP}}) {
+		t.Errorf("cuts %+v", st.Cuts)
+	}
+	for _, n := range st.Networks {
+		if n.Name == "lan-a" && (!slices.Equal(n.Ports, []string{"ga/inside", "a"}) || !strings.HasSuffix(n.Capture, "a.pcapng")) {
+			t.Errorf("network %+v", n)
+		}
+	}
+}
+
+func TestStopCapture(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoHosts(scenario.Link{}), Options{UserWire: true})
+	a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
+	to := netip.AddrPortFrom(l.Host("b").Addr(true), 1)
+	for _, word := range []string{"first", "second"} {
+		path := filepath.Join(t.TempDir(), word)
+		if err := l.Capture(scenario.Internet, path); err != nil {
+			t.Fatal(err)
+		}
+		a.send(to, word)
+		b.mustReceive(word)
+		if err := l.StopCapture(scenario.Internet); err != nil {
+			t.Fatal(err)
+		}
+		a.send(to, "unseen")
+		b.mustReceive("unseen")
+		data, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(data), word) || strings.Contains(string(data), "unseen") {
+			t.Errorf("%v %q", err, data)
+		}
+	}
+	if err := l.StopCapture(scenario.Internet); err == nil {
+		t.Error("stopped twice")
+	}
+	if err := l.StopCapture("nowhere"); err == nil {
+		t.Error("stopped nowhere")
+	}
+}
