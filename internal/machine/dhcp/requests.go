@@ -55,9 +55,10 @@ func (s *Server) discover(now time.Time, sender MAC, m *message) {
 func (s *Server) choose(now time.Time, k string, m *message) (netip.Addr, bool) {
 	barred := s.barred.of(k)
 	if a := s.space.manual[m.hw]; a.IsValid() {
+		// Its owner's only, but perhaps another system's on that machine, with a
+		// client identifier of its own.
 		r := s.book.byAddr[a]
-		// Two systems on one machine tell different client identifiers.
-		return a, r == nil || r.state != aside && (!r.held() || r.hw == m.hw)
+		return a, r == nil || r.state != aside
 	}
 	if r := s.book.byKey[k]; r != nil && s.space.lendable(r.addr, m.hw) {
 		return r.addr, true

@@ -98,7 +98,7 @@ func (s *Server) HandlePacket(now time.Time, sender MAC, pkt []byte) {
 	case p.Kind == ip.EchoReply:
 		s.answered(now, p.Src.Addr(), sender)
 	case p.Proto == ip.UDP && p.Dst.Port() == ServerPort && s.isOwn(p.Dst.Addr()):
-		if m, err := parseMessage(p.Payload()); err == nil && !m.reply && !m.relay.IsValid() {
+		if m, err := parseMessage(p.Payload()); err == nil && !m.relay.IsValid() {
 			s.handle(now, sender, m)
 		}
 	}

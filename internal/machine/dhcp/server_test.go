@@ -214,6 +214,11 @@ func TestManualAddress(t *testing.T) {
 	// Its owner is known without ever having asked.
 	b.one(b.reboot(mac(8), addr("192.168.1.100")), ack)
 	b.one(b.reboot(mac(8), addr("192.168.1.101")), nak)
+	// It is set aside as any other is.
+	b.one(b.decline(mac(8), addr("192.168.1.100")), 0)
+	b.one(b.discover(mac(8)), 0)
+	b.wait(asideFor)
+	b.lease(mac(8))
 	// One machine, two systems.
 	if o := b.one(b.send(mac(9), message{kind: discover, hw: mac(9), id: "other system"}), offer); o.yours != addr("192.168.1.7") {
 		t.Errorf("%v", o.yours)
