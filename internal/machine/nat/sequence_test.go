@@ -76,14 +76,7 @@ func errorQuoting(c ip.Cause, pkt []byte, n int) []byte {
 		e[4], e[5] = byte((len(e)-40)>>8), byte(len(e)-40)
 	} else {
 		e[2], e[3] = byte(len(e)>>8), byte(len(e))
-		e[10], e[11] = 0, 0
-		var sum uint32
-		for i := 0; i < 20; i += 2 {
-			sum += uint32(e[i])<<8 | uint32(e[i+1])
-		}
-		sum = sum>>16 + sum&0xffff
-		sum = ^(sum>>16 + sum&0xffff)
-		e[10], e[11] = byte(sum>>8), byte(sum)
+		sum(e)
 	}
 	var p ip.Packet
 	if p.Decode(e) == nil {

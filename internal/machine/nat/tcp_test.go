@@ -99,3 +99,75 @@ func TestRFC5382REQ5Timers(t *testing.T) {
 		})
 	}
 }
+
+// Guha and Francis 2005: what a gateway lets in, and out, after a SYN went out.
+func TestRefusals5382(t *testing.T) {
+	router := ep("203.0.113.77:0").Addr()
+	const icmp = 0xff // in flags: a time exceeded for the SYN
+	type step struct {
+		out   bool
+		flags uint8
+		pass  bool
+	}
+	for _, c := range []struct {
+		what  string
+		tcp   TCP
+		steps []step
+	}{
+		{"SYN, SYN", TCP{}, []step{{true, syn, true}, {false, syn, true}}},
+		{"SYN, SYN, refused", TCP{RefuseSYN: true}, []step{{true, syn, true}, {false, syn, false}, {false, synAck, true}}},
+		{"SYN, RST, SYN", TCP{}, []step{{true, syn, true}, {false, rst, true}, {false, syn, true}}},
+		{"SYN, RST, SYN, refused", TCP{RefuseSYN: true}, []step{{true, syn, true}, {false, rst, true}, {false, syn, false}}},
+		{"SYN, ICMP, SYN", TCP{}, []step{{true, syn, true}, {false, icmp, true}, {false, syn, true}}},
+		{"SYN, ICMP, SYN-ACK", TCP{}, []step{{true, syn, true}, {false, icmp, true}, {false, synAck, true}}},
+		{"SYN, ICMP, SYN-ACK, refused", TCP{RefuseSYNACK: true}, []step{{true, syn, true}, {false, icmp, true}, {false, synAck, false}}},
+		{"SYN, SYN-ACK, not refused", TCP{RefuseSYNACK: true}, []step{{true, syn, true}, {false, synAck, true}}},
+		{"SYN, ICMP, SYN, SYN-ACK, not refused", TCP{RefuseSYNACK: true}, []step{{true, syn, true}, {false, icmp, true}, {true, syn, true}, {false, synAck, true}}},
+		{"an ICMP error later refuses nothing", TCP{RefuseSYNACK: true}, []step{{true, syn, true}, {false, synAck, true}, {true, ack, true}, {false, icmp, true}, {false, synAck, true}}},
+		{"SYN, SYN-ACK out", TCP{}, []step{{true, syn, true}, {true, synAck, true}, {false, synAck, true}}},
+		{"SYN, SYN-ACK out, refused", TCP{RefuseSYNACKOut: true}, []step{{true, syn, true}, {true, synAck, false}}},
+		{"crossing SYNs, SYN-ACK out, not refused", TCP{RefuseSYNACKOut: true}, []step{{true, syn, true}, {false, syn, true}, {true, synAck, true}}},
+		{"SYN, RST, SYN-ACK", TCP{}, []step{{true, syn, true}, {false, rst, true}, {false, synAck, true}}},
+		{"SYN, RST that ends it, SYN-ACK", TCP{RSTCloses: true}, []step{{true, syn, true}, {false, rst, true}, {false, synAck, false}}},
+		{"SYN, ICMP that ends it, SYN-ACK", TCP{ICMPCloses: true}, []step{{true, syn, true}, {false, icmp, true}, {false, synAck, false}}},
+		{"an RST of ours ends nothing", TCP{RSTCloses: true}, []step{{true, syn, true}, {true, rst, true}, {false, synAck, true}}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			g := newBench(t, Behaviour{Filtering: AddressAndPortDependent, TCP: c.tcp})
+			at := ep("198.51.100.1:5000")
+			for i, s := range c.steps {
+				var ok bool
+				switch {
+				case s.flags == icmp:
+					_, v := g.pass(g.Inbound, ip.AppendError(nil, router, ip.TimeExceeded, tcpPacket(at, y1, syn)))
+					ok = v.Action == Forward
+				case s.out:
+					_, ok = g.tcpOut(x, y1, s.flags)
+				default:
+					ok = g.tcpIn(y1, at, s.flags)
+				}
+				if ok != s.pass {
+					t.Errorf("step %d: passed %v", i, ok)
+				}
+			}
+		})
+	}
+}
+
+// RFC 7857 section 2.2: an RST may be forged, so a connection that goes on
+// after it is remembered as before.
+func TestRFC7857RSTDoesNotEnd(t *testing.T) {
+	g := newBench(t, Behaviour{Filtering: AddressAndPortDependent})
+	at, _ := g.tcpOut(x, y1, syn)
+	g.tcpIn(y1, at, synAck)
+	g.tcpOut(x, y1, ack)
+	g.tcpIn(y1, at, rst)
+	g.now = g.now.Add(3 * time.Minute)
+	if !g.tcpIn(y1, at, ack) {
+		t.Fatal("the connection is over")
+	}
+	g.now = g.now.Add(2 * time.Hour)
+	if !g.tcpIn(y1, at, ack) {
+		t.Error("it was remembered as one that was reset")
+	}
+}

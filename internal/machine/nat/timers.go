@@ -85,11 +85,16 @@ func (g *Gateway) advance(now time.Time) {
 
 // HandleTimeout ends what has expired. Calling it is never needed for correct
 // behaviour; it gives memory and ports back early.
-func (g *Gateway) HandleTimeout(now time.Time) { g.advance(now) }
+func (g *Gateway) HandleTimeout(now time.Time) {
+	g.advance(now)
+	if g.now >= g.soon {
+		g.overdue()
+	}
+}
 
 // NextTimeout is when something expires next, unless it is used until then.
 func (g *Gateway) NextTimeout() (time.Time, bool) {
-	next := int64(math.MaxInt64)
+	next := g.soon
 	for c := range g.lists {
 		if head := g.lists[c].head; head != 0 {
 			next = min(next, g.sessions[head].expires)
