@@ -1,34 +1,161 @@
 // Package router is the box that people buy, as a pure state machine: a
 // gateway, a DHCP server for its inside, a DHCP client on its outside, and the
 // port mapping protocols, in one. The simulator and the lab drive it.
+//
+// What is for one of these is taken out before the gateway sees it:
+//
+//	from inside   UDP to port 67 of the router or of everyone       DHCP server
+//	              answers to the server's pings                     DHCP server, and on
+//	              UDP to port 5351 or 1900 of the router,
+//	              UDP to port 1900 of 239.255.255.250               port mapping
+//	from outside  answers to what the DHCP client has asked         DHCP client
 package router
 
 import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
 
 // MAC is the hardware address of a network interface.
-type MAC [6]byte
+type MAC = dhcp.MAC
 
-// Config is a router's behaviour and addresses.
+// Config is a router's behaviour and addresses. NAT alone makes a gateway and
+// nothing more.
 type Config struct {
 	NAT nat.Config
+
+	// DHCP serves the inside network that the router's first IPv4 address
+	// there is in. Fixed are the hosts on it that never ask.
+	DHCP  *dhcp.Pool
+	Fixed []netip.Addr
+
+	// OutsideDHCP asks outside for the external IPv4 address, of which
+	// NAT.Own then has none, under OutsideMAC.
+	OutsideDHCP bool
+	OutsideMAC  MAC
+
+	// PortMap is answered at the router's first IPv4 address inside.
+	PortMap portmap.Behaviour
 }
 
 // Router is the machine. It is not safe for concurrent use.
 type Router struct {
-	nat *nat.Gateway
+	cfg    Config
+	nat    *nat.Gateway
+	rnd    *rand.Rand
+	inside [4]byte          // where the services are
+	server *dhcp.Server     // nil: none
+	client *dhcp.Client     // nil: none
+	ports  *portmap.Machine // nil: none
+
+	external netip.Addr // from the lease; invalid: none now
+	busy     bool       // something else than the gateway may have packets
+	events   []Event
 }
 
 // New refuses what no router can be.
 func New(now time.Time, cfg Config) (*Router, error) {
-	g, err := nat.New(cfg.NAT)
-	if err != nil {
+	if cfg.NAT.Rand == nil {
+		return nil, errors.New("router: no source of randomness")
+	}
+	r := &Router{cfg: cfg, rnd: rand.New(cfg.NAT.Rand)}
+	if err := r.gateway(now); err != nil {
 		return nil, err
 	}
-	return &Router{nat: g}, nil
+	if err := r.services(now); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// gateway makes the gateway. One that waits for its lease has no external
+// address yet.
+func (r *Router) gateway(now time.Time) (err error) {
+	own := &r.cfg.NAT.Own
+	if r.cfg.OutsideDHCP && slices.ContainsFunc(own[nat.Outside], netip.Addr.Is4) {
+		return fmt.Errorf("router: the outside has the addresses %v, and DHCP as well", own[nat.Outside])
+	}
+	if !r.cfg.OutsideDHCP {
+		r.nat, err = nat.New(r.cfg.NAT)
+		return err
+	}
+	later := r.cfg.NAT
+	later.Own[nat.Outside] = append([]netip.Addr{unassigned}, own[nat.Outside]...)
+	if r.nat, err = nat.New(later); err != nil {
+		return err
+	}
+	return r.setOwn(now, own[nat.Outside])
+}
+
+// unassigned is the address of nobody in particular (RFC 7600 section 4.8): the
+// gateway is not made without one.
+var unassigned = netip.AddrFrom4([4]byte{192, 0, 0, 8})
+
+// services makes what stands around the gateway.
+func (r *Router) services(now time.Time) (err error) {
+	own, network := r.home()
+	if r.cfg.DHCP != nil || r.cfg.PortMap.Serves() {
+		if !network.IsValid() {
+			return errors.New("router: DHCP and port mapping need an IPv4 address inside, in a prefix of the inside")
+		}
+		r.inside = own.As4()
+	}
+	if r.cfg.DHCP != nil {
+		r.server, err = dhcp.NewServer(dhcp.ServerConfig{
+			Pool: *r.cfg.DHCP, Addr: netip.PrefixFrom(own, network.Bits()), Fixed: r.cfg.Fixed,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if r.cfg.OutsideDHCP {
+		if r.client, err = r.newClient(now, netip.Addr{}); err != nil {
+			return fmt.Errorf("router: outside: %w", err)
+		}
+	}
+	if r.cfg.PortMap.Serves() {
+		r.ports, err = portmap.New(now, portmap.Config{
+			Behaviour: r.cfg.PortMap, Addr: own, Inside: slices.DeleteFunc(slices.Clone(r.cfg.NAT.Inside), isIPv6), Rand: r.source(),
+		}, mapper{r.nat})
+		if err != nil {
+			return err
+		}
+	}
+	r.busy = true
+	return nil
+}
+
+// home is the router's first IPv4 address inside, and the network it is in.
+func (r *Router) home() (own netip.Addr, network netip.Prefix) {
+	for _, a := range r.cfg.NAT.Own[nat.Inside] {
+		if !a.Is4() {
+			continue
+		}
+		for _, p := range r.cfg.NAT.Inside {
+			if p.Contains(a) && p.Bits() > network.Bits() {
+				network = p
+			}
+		}
+		return a, network
+	}
+	return own, network
+}
+
+func isIPv6(p netip.Prefix) bool { return !p.Addr().Is4() }
+
+func (r *Router) source() rand.Source { return rand.NewPCG(r.rnd.Uint64(), r.rnd.Uint64()) }
+
+func (r *Router) newClient(now time.Time, last netip.Addr) (*dhcp.Client, error) {
+	return dhcp.NewClient(now, dhcp.ClientConfig{MAC: r.cfg.OutsideMAC, Last: last, Rand: r.source()})
 }
 
 // Handle handles an IP packet that came in from a side. link is the hardware
@@ -37,19 +164,86 @@ func New(now time.Time, cfg Config) (*Router, error) {
 // the driver has: sockets for UPnP and proxies. What that stack sends comes in
 // from Local.
 func (r *Router) Handle(now time.Time, from nat.Side, link MAC, pkt []byte, off nat.Offload) nat.Verdict {
+	if len(pkt) >= ip4Header && pkt[0]>>4 == 4 && r.takes(now, from, link, pkt, off) {
+		r.busy = true
+		return nat.Verdict{Action: nat.Drop, Reason: nat.Kept}
+	}
+	if toMany(pkt) {
+		return nat.Verdict{Action: nat.Drop, Reason: nat.BadAddress}
+	}
 	return r.nat.Handle(now, from, pkt, off)
 }
 
 // Poll takes the next packet that the router sends of its own accord. One to
-// the IPv4 broadcast address is for everyone on that side.
-func (r *Router) Poll() (nat.Out, bool) { return r.nat.Poll() }
+// the IPv4 broadcast address, or to a group, is for everyone on that side.
+func (r *Router) Poll() (nat.Out, bool) {
+	if r.busy {
+		if out, ok := r.pollServices(); ok {
+			return out, true
+		}
+		r.busy = false
+	}
+	return r.nat.Poll()
+}
 
-// HandleTimeout does what is due. NextTimeout is when.
-func (r *Router) HandleTimeout(now time.Time)    { r.nat.HandleTimeout(now) }
-func (r *Router) NextTimeout() (time.Time, bool) { return r.nat.NextTimeout() }
+func (r *Router) pollServices() (nat.Out, bool) {
+	if r.server != nil {
+		if pkt, ok := r.server.Poll(); ok {
+			return nat.Out{To: nat.Inside, Packet: pkt}, true
+		}
+	}
+	if r.client != nil {
+		if pkt, ok := r.client.Poll(); ok {
+			return nat.Out{To: nat.Outside, Packet: pkt}, true
+		}
+	}
+	if r.ports != nil {
+		if out, ok := r.ports.Poll(); ok {
+			ttl := uint8(ip.DefaultTTL)
+			if out.To.Addr().IsMulticast() {
+				ttl = groupTTL
+			}
+			return nat.Out{To: nat.Inside, Packet: ip.AppendUDP(nil, out.From, out.To, ttl, out.Payload)}, true
+		}
+	}
+	return nat.Out{}, false
+}
 
-// Reset forgets what a reboot forgets: mappings, but not leases.
-func (r *Router) Reset(now time.Time) { r.nat.Reset() }
+// HandleTimeout does what is due.
+func (r *Router) HandleTimeout(now time.Time) {
+	r.nat.HandleTimeout(now)
+	if r.server != nil {
+		r.server.HandleTimeout(now)
+	}
+	if r.client != nil {
+		r.client.HandleTimeout(now)
+		r.heed(now)
+	}
+	if r.ports != nil {
+		r.ports.HandleTimeout(now)
+	}
+	r.busy = true
+}
+
+// NextTimeout is when HandleTimeout has something to do.
+func (r *Router) NextTimeout() (next time.Time, ok bool) {
+	next, ok = r.nat.NextTimeout()
+	sooner := func(t time.Time, is bool) {
+		if is && (!ok || t.Before(next)) {
+			next, ok = t, true
+		}
+	}
+	if r.server != nil {
+		sooner(r.server.NextTimeout())
+	}
+	if r.client != nil {
+		sooner(r.client.NextTimeout())
+	}
+	if r.ports != nil {
+		sooner(r.ports.NextTimeout())
+	}
+	return next, ok
+}
 
 // NAT is for looking at; it must not be driven past the router.
 func (r *Router) NAT() *nat.Gateway { return r.nat }
