@@ -44,6 +44,8 @@ var layers = []layer{
 		"a machine runs on sockets, in virtual time and step by step alike, so it knows none of them, nor another machine"},
 	{"internal/machine/nat", "internal/machine/nat/ip", "", pure,
 		"the gateway knows IP, and nothing of bodkin"},
+	{"internal/machine/nat/conformance", "internal/machine/nat", "", pure,
+		"it knows the gateway as those do who drive it"},
 	{"internal/machine/nat/ip", "", "", pure,
 		"IP is a codec, kept by its only machine"},
 	{"internal/machine/dhcp", "internal/machine/nat/ip", "github.com/insomniacslk/dhcp", strings.Replace(pure, "net ", "", 1),
