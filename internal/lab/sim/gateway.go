@@ -24,29 +24,42 @@ type Gateway struct {
 
 func (g *Gateway) translates(a netip.Addr) bool { return a.Is4() && g.data.NAT.Mode == nat.Translate }
 
-// start makes the machine; all routes must be known.
+// start makes the machine; all routes and addresses must be known.
 func (g *Gateway) start() (err error) {
-	cfg := router.Config{NAT: nat.Config{
-		Behaviour:   g.data.NAT,
-		Inside:      g.behind(nat.Inside),
-		DMZ:         g.behind(nat.DMZ),
-		Static:      g.data.Static,
-		MaxMappings: g.data.MaxMappings,
-		Rand:        rand.NewPCG(g.n.opt.Seed, hash(g.name)),
-	}}
+	in, out := g.ports[nat.Inside], g.ports[nat.Outside]
+	cfg := router.Config{
+		NAT: nat.Config{
+			Behaviour:   g.data.NAT,
+			Inside:      g.behind(nat.Inside),
+			DMZ:         g.behind(nat.DMZ),
+			Static:      g.data.Static,
+			MaxMappings: g.data.MaxMappings,
+			Rand:        rand.NewPCG(g.n.opt.Seed, hash(g.name)),
+		},
+		DHCP: g.data.DHCP,
+	}
 	for side, p := range g.ports {
 		if p != nil {
 			cfg.NAT.Own[side], cfg.NAT.MTU[side] = p.addrs, p.mtu()
 		}
 	}
+	for _, p := range in.segment.ports {
+		if p != in {
+			cfg.Fixed = append(cfg.Fixed, p.addrs...)
+		}
+	}
+	for _, s := range g.data.Static {
+		out.segment.claim(s.External, out)
+	}
 	g.wake = newWake(g.n, func() {
 		g.router.HandleTimeout(g.n.time())
 		g.drain()
 	})
-	if g.router, err = router.New(g.n.time(), cfg); err == nil {
-		g.drain()
+	if g.router, err = router.New(g.n.time(), cfg); err != nil {
+		return err
 	}
-	return err
+	g.drain()
+	return nil
 }
 
 // behind is every prefix on a side and beyond.
@@ -131,10 +144,14 @@ func (g *Gateway) forward(to nat.Side, p *port, pkt *buffer) {
 
 // drain does what the router wants done.
 func (g *Gateway) drain() {
+	n := g.n
 	for out, ok := g.router.Poll(); ok; out, ok = g.router.Poll() {
-		pkt := g.n.take()
+		pkt := n.take()
 		pkt.b = append(pkt.b, out.Packet...)
 		g.forward(out.To, g.ports[nat.Inside], pkt)
+	}
+	for e, ok := g.router.Event(); ok; e, ok = g.router.Event() {
+		n.note(g.name, e.String())
 	}
 	g.wake.set(g.router.NextTimeout())
 }

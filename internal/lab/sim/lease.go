@@ -102,10 +102,12 @@ func (l *lease) heed(e dhcp.ClientEvent) {
 
 func (n *Network) configured() bool {
 	for _, h := range n.hosts {
-		if l := h.at.(*outlet).lease; l != nil {
-			if _, ok := l.client.Grant(); !ok {
-				return false
-			}
+		o := h.at.(*outlet)
+		if o.lease == nil {
+			continue
+		}
+		if g, ok := o.lease.client.Grant(); !ok || !slices.Contains(o.p.addrs, g.Prefix.Addr()) {
+			return false
 		}
 	}
 	return true

@@ -31,6 +31,10 @@ type listener struct {
 func (h *Host) ListenTCP(port uint16) (net.Listener, error) {
 	h.n.enter()
 	defer h.n.leave()
+	return h.listen(port)
+}
+
+func (h *Host) listen(port uint16) (net.Listener, error) {
 	fail := func(err error) (net.Listener, error) {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: &net.TCPAddr{Port: int(port)}, Err: err}
 	}

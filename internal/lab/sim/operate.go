@@ -40,6 +40,35 @@ func (n *Network) RebootGateway(name string) error {
 	return nil
 }
 
+// NewLease has a host lose its address by DHCP: whoever leases it forgets that,
+// the plug is pulled and put in again, and it gets another one.
+func (n *Network) NewLease(host string) error {
+	n.enter()
+	defer n.leave()
+	h := n.hosts[host]
+	if h == nil {
+		return fmt.Errorf("sim: no host %q", host)
+	}
+	o := h.at.(*outlet)
+	if o.lease == nil {
+		return fmt.Errorf("sim: %s: its address does not come from DHCP", host)
+	}
+	o.p.forgotten()
+	o.lease.client.Reboot(n.time())
+	o.lease.drain()
+	return nil
+}
+
+// forgotten has the gateway that leases the addresses of the network forget the
+// port.
+func (p *port) forgotten() {
+	if up := p.segment.gateway; up != nil {
+		g := up.node.(*Gateway)
+		g.router.Forget(p.n.time(), p.mac)
+		g.drain()
+	}
+}
+
 // Move takes a host to another network, or gives it other addresses where it
 // is; without any it asks for one by DHCP. Its sockets go on. What is bound to
 // an address that it has no more, as each TCP connection is, gets nothing and

@@ -70,11 +70,12 @@ func New(t scenario.Topology, opt Options) (*Network, error) {
 	}
 	n.readdressed.L = &n.mu
 	n.mu.Lock()
-	defer n.leave()
 	if err := n.build(t); err != nil {
-		n.closed = true // what was built has begun to send
+		n.leave()
+		n.Close()
 		return nil, fmt.Errorf("sim: %w", err)
 	}
+	n.leave()
 	return n, nil
 }
 
