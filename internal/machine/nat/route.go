@@ -46,6 +46,9 @@ func (g *Gateway) through(from, dst Side, p *ip.Packet) Verdict {
 	if p.Proto == ip.Other || p.Proto == ip.ICMP && p.Kind == ip.Plain {
 		return drop(Unsupported)
 	}
+	if g.cfg.ICMP.DropQueries && p.Proto == ip.ICMP && p.Kind != ip.Error {
+		return drop(Filtered)
+	}
 	switch {
 	case from == Outside:
 		return g.inward(from, p)

@@ -65,13 +65,12 @@ func TestRewriteSequence(t *testing.T) {
 
 // errorQuoting is an ICMP error from a router that quotes n bytes.
 func errorQuoting(c ip.Cause, pkt []byte, n int) []byte {
-	router := netip.MustParseAddr("203.0.113.77")
+	router, src := netip.MustParseAddr("203.0.113.77"), netip.AddrFrom4([4]byte(pkt[12:16]))
 	if pkt[0]>>4 == 6 {
-		router = netip.MustParseAddr("2001:db8:77::1")
+		router, src = netip.MustParseAddr("2001:db8:77::1"), netip.AddrFrom16([16]byte(pkt[8:24]))
 	}
-	e := ip.AppendError(nil, router, c, pkt)
-	head := len(e) - len(pkt)
-	e = e[:head+n]
+	e := ip.AppendError(nil, router, c, udpPacket(netip.AddrPortFrom(src, 1), netip.AddrPortFrom(src, 2)))
+	e = append(e[:ip.HeaderLen(src)+8], pkt[:n]...)
 	if e[0]>>4 == 6 {
 		e[4], e[5] = byte((len(e)-40)>>8), byte(len(e)-40)
 	} else {

@@ -1,0 +1,154 @@
+package nat
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// RFC 5508 REQ-3: an error with a wrong checksum, or quoting an IP header with
+// one, is dropped; options in that header are no obstacle, nor is a wrong
+// checksum of the quoted transport header, nor that only eight bytes of it are
+// quoted.
+func TestRFC5508REQ3Quotes(t *testing.T) {
+	withOptions := func(pkt []byte) []byte {
+		b := append(append([]byte{}, pkt[:20]...), 1, 1, 1, 1)
+		b = append(b, pkt[20:]...)
+		b[0]++
+		b[3] += 4
+		sum(b)
+		return b
+	}
+	for _, proto := range []ip.Proto{ip.UDP, ip.TCP} {
+		for _, c := range []struct {
+			what   string
+			n      int // bytes quoted behind the IP header
+			change func(quoted []byte) []byte
+			damage func(e []byte)
+			want   Reason
+		}{
+			{"whole", 100, nil, nil, None},
+			{"eight bytes", 8, nil, nil, None},
+			{"seven bytes", 7, nil, nil, Malformed},
+			{"options", 8, withOptions, nil, None},
+			{"a wrong transport checksum", 100, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, nil, None},
+			{"a wrong header checksum", 100, func(b []byte) []byte { b[10] ^= 1; return b }, nil, Malformed},
+			{"a wrong checksum", 100, nil, func(e []byte) { e[len(e)-1] ^= 1 }, Malformed},
+			{"a changed TTL", 8, func(b []byte) []byte { b[8] = 1; sum(b); return b }, nil, None},
+			{"a first part", 8, func(b []byte) []byte { b[6] = 0x20; sum(b); return b }, nil, None},
+			{"a later part", 8, func(b []byte) []byte { b[6], b[7] = 0, 9; sum(b); return b }, nil, Malformed},
+		} {
+			g := newBench(t, Behaviour{Filtering: AddressAndPortDependent})
+			pkt := udpPacket(x, y1)
+			if proto == ip.TCP {
+				pkt = tcpPacket(x, y1, ip.SYN)
+			}
+			g.pass(g.Outbound, pkt)
+			if c.change != nil {
+				pkt = c.change(pkt)
+			}
+			e := errorQuoting(ip.PortUnreachable, pkt, min(len(pkt), int(pkt[0]&15)*4+c.n))
+			if c.damage != nil {
+				c.damage(e)
+			}
+			var p, q ip.Packet
+			v := g.Inbound(g.now, e)
+			if v.Reason != c.want {
+				t.Errorf("%v, %s: %+v", proto, c.what, v)
+				continue
+			}
+			if c.want == None {
+				if err := p.Decode(e); err != nil || !p.ChecksumOK() || p.Quoted(&q) != nil || !q.HeaderOK() || q.Src != x || q.Dst != y1 || p.Dst.Addr() != x.Addr() {
+					t.Errorf("%v, %s: quotes %v > %v, %v", proto, c.what, q.Src, q.Dst, err)
+				}
+			}
+		}
+	}
+}
+
+// RFC 5508 REQ-4, REQ-5: errors about what has no mapping are dropped.
+func TestRFC5508REQ4And5NoMapping(t *testing.T) {
+	g := newBench(t, Behaviour{})
+	at := g.leaves(x, y1)
+	for _, c := range []struct {
+		what string
+		from Side
+		pkt  []byte
+	}{
+		{"in", Outside, ip.AppendError(nil, y1.Addr(), ip.PortUnreachable, udpPacket(netip.AddrPortFrom(ours, at.Port()+1), y1))},
+		{"in, TCP", Outside, ip.AppendError(nil, y1.Addr(), ip.PortUnreachable, tcpPacket(at, y1, syn))},
+		{"out", Inside, ip.AppendError(nil, x.Addr(), ip.PortUnreachable, udpPacket(y1, x2))},
+		{"in, of an error", Outside, errorQuoting(ip.PortUnreachable, ip.AppendError(nil, ours, ip.PortUnreachable, udpPacket(y1, at)), 28)},
+	} {
+		if v := g.Handle(g.now, c.from, c.pkt, Offload{}); v.Action != Drop {
+			t.Errorf("%s: %+v", c.what, v)
+		}
+	}
+}
+
+// RFC 5508 REQ-7: errors about hairpinned packets are translated both ways.
+func TestRFC5508REQ7HairpinError(t *testing.T) {
+	for _, cause := range []ip.Cause{ip.PortUnreachable, ip.TimeExceeded, ip.TooBig} {
+		g := newBench(t, Behaviour{Hairpin: HairpinExternalSource})
+		at2 := g.leaves(x2, y1)
+		in, v := g.pass(g.Outbound, udpPacket(x, at2))
+		if v != forward(Inside) {
+			t.Fatalf("%+v", v)
+		}
+		at := in.Src
+		e, v := g.pass(g.Outbound, ip.AppendError(nil, x2.Addr(), cause, in.Data))
+		var q ip.Packet
+		if err := e.Quoted(&q); v != forward(Inside) || err != nil || !q.HeaderOK() ||
+			e.Src.Addr() != ours || e.Dst.Addr() != x.Addr() || q.Src != x || q.Dst != at2 {
+			t.Errorf("cause %d: %+v, %v > %v quotes %v > %v, %v; %v outside", cause, v, e.Src, e.Dst, q.Src, q.Dst, err, at)
+		}
+	}
+}
+
+// Type, code and what they carry pass as they are: the MTU for path MTU
+// discovery above all.
+func TestErrorsKeepMTU(t *testing.T) {
+	g := newBench(t, Behaviour{Filtering: AddressAndPortDependent})
+	at := g.leaves(x, y1)
+	e, v := g.pass(g.Inbound, ip.AppendTooBig(nil, z1.Addr(), 1280, udpPacket(at, y1)))
+	if v.Action != Forward || e.MTU() != 1280 {
+		t.Errorf("%+v, MTU %d", v, e.MTU())
+	}
+	g.leaves(x6, y6)
+	e, v = g.pass(g.Inbound, ip.AppendTooBig(nil, z6.Addr(), 1280, udpPacket(x6, y6)))
+	if v.Action != Forward || e.MTU() != 1280 {
+		t.Errorf("IPv6: %+v, MTU %d", v, e.MTU())
+	}
+}
+
+func TestICMPBehaviour(t *testing.T) {
+	about := func(g *bench) ([]byte, netip.AddrPort) {
+		at := g.leaves(x, y1)
+		return ip.AppendError(nil, z1.Addr(), ip.TimeExceeded, udpPacket(at, y1)), at
+	}
+	g := newBench(t, Behaviour{ICMP: ICMP{DropErrors: true}})
+	e, at := about(g)
+	if v := g.Inbound(g.now, e); v != drop(Filtered) {
+		t.Errorf("DropErrors, in: %+v", v)
+	}
+	if v := g.Outbound(g.now, ip.AppendError(nil, x.Addr(), ip.PortUnreachable, udpPacket(y1, x))); v != drop(Filtered) {
+		t.Errorf("DropErrors, out: %+v", v)
+	}
+
+	g = newBench(t, Behaviour{ICMP: ICMP{KeepQuote: true}})
+	e, at = about(g)
+	var q ip.Packet
+	if p, v := g.pass(g.Inbound, e); v.Action != Forward || p.Dst.Addr() != x.Addr() || p.Quoted(&q) != nil || q.Src != at {
+		t.Errorf("KeepQuote: %+v, quotes %v", v, q.Src)
+	}
+
+	g = newBench(t, Behaviour{ICMP: ICMP{DropQueries: true}})
+	if v := g.Outbound(g.now, ip.AppendEcho(nil, x.Addr(), y1.Addr(), 64, ip.EchoRequest, 1, 1, nil)); v != drop(Filtered) {
+		t.Errorf("DropQueries: %+v", v)
+	}
+	e, _ = about(g)
+	if v := g.Inbound(g.now, e); v.Action != Forward {
+		t.Errorf("DropQueries, an error: %+v", v)
+	}
+}
