@@ -24,6 +24,14 @@ const (
 	inbound  direction = true
 )
 
+// far is the side that a mapping's key has for the flow's remote end.
+func (f *flow) far() Side {
+	if f.from == DMZ && f.d == inbound || f.to == DMZ && f.d == outbound {
+		return DMZ
+	}
+	return Outside
+}
+
 // policy is what governs a protocol.
 func (g *Gateway) policy(proto ip.Proto) *Policy {
 	if proto == ip.TCP {
@@ -31,17 +39,6 @@ func (g *Gateway) policy(proto ip.Proto) *Policy {
 	}
 	return &g.udpPolicy
 }
-
-// mapping and session are the elements of the tables; 0 is none. Pointers to
-// them are good until the next one is made.
-func (g *Gateway) mapping(ref uint32) *mapping { return &g.mappings[ref] }
-func (g *Gateway) session(ref uint32) *session { return &g.sessions[ref] }
-
-// internal and external are the two ends of a mapping; without translation
-// they are the same. remote is whom a session is with: invalid is anyone, and
-// port 0 is any port.
-func (g *Gateway) internal(m *mapping) netip.AddrPort { return m.internal }
-func (g *Gateway) remote(s *session) netip.AddrPort   { return s.remote }
 
 // endpoints are the inner and the outer end of the packet's flow: the internal
 // endpoint is that of the mapping, untranslated.

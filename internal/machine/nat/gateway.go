@@ -3,7 +3,6 @@ package nat
 import (
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -57,31 +56,51 @@ type Offload struct {
 const (
 	defaultMaxMappings = 1 << 16
 	sessionsPerMapping = 4
+	longest            = 100 * 365 * 24 * time.Hour // as good as for ever
 )
 
 // Gateway is the machine. It is not safe for concurrent use.
 type Gateway struct {
-	cfg         Config
-	rnd         *rand.Rand
-	seeds       hasher
-	translated  []uint8 // the IPv4 ones among cfg.Own[Outside]
-	maxSessions int
-	now         int64
-
-	mappings    []mapping // [0] is never used
-	freeMapping uint32
-	sessions    []session // [0] is never used
-	freeSession uint32
-	byInternal  index
-	byExternal  index
-	bySession   index
-	lists       [classes]list
-	pools       [ip.ICMP + 1][]*pool // by protocol and external address
-
+	cfg                  Config
+	rnd                  *rand.Rand
+	seeds                hasher
 	udpPolicy, tcpPolicy Policy // UDP's is ICMP's too
+	timeouts             [classes]int64
+	refreshOut           bool // UDP
+	refreshIn            bool
+	fine                 bool // rules want to see the first packet of each session
+	within               portRange
+	maxSessions          int
+
+	zones     []zone
+	zones6    []zone6
+	roles     roles
+	externals []external
+	dynamic   []uint8              // the live ones among externals that are not static
+	fixed     map[netip.Addr]uint8 // externals by internal address: static pairs
+
+	now   int64
+	freed int64 // while something ends that was due before now: when
+	wheel wheel
+
+	mappings   slab[mapping, *mapping]
+	sessions   slab[session, *session] // but for those in mappings
+	firsts     int                     // how many sessions are in mappings
+	byInternal index
+	byShared   index // of mappings whose external port others may have too
+	bySession  index
+	hosts      hosts
+	six        addresses6
+	held       resting
+	owners     map[ownedPort]portOwner // for SymmetricOnConflict
+	grants     map[uint32]*grant       // by mapping
+	wides      int                     // mappings that Map made or adopted
+	seconds    []uint32                // those of them that are not the first of their internal endpoint
+	symmetrics int
 
 	packet           ip.Packet      // the packet at hand
 	offload          Offload        // of the packet at hand
+	dst              role           // of its destination
 	cameFrom, cameTo netip.AddrPort // its endpoints when it came
 	replaced         bool           // packet is another one than was given
 	quoted           ip.Packet      // the packet that it quotes
@@ -107,27 +126,15 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Rand == nil {
 		return nil, errors.New("nat: no source of randomness")
 	}
-	if len(cfg.Own[Outside]) >= identity {
-		return nil, errors.New("nat: too many external addresses")
-	}
-	if cfg.Mapping > AddressAndPortDependent || cfg.Filtering > AddressAndPortDependent ||
-		cfg.Ports.Allocation > Random || cfg.Hairpin > HairpinExternalSource {
-		return nil, fmt.Errorf("nat: unknown behaviour %+v", cfg.Behaviour)
-	}
-	if cfg.Timers.UDP < 0 || cfg.MaxMappings < 0 {
-		return nil, errors.New("nat: negative limit")
-	}
-	if cfg.Timers.UDP == 0 {
-		cfg.Timers.UDP = defaultUDPTimeout
-	}
 	if cfg.MaxMappings == 0 {
 		cfg.MaxMappings = defaultMaxMappings
 	}
-	cfg.Inside, cfg.DMZ = slices.Clone(cfg.Inside), slices.Clone(cfg.DMZ)
-	for i := range cfg.Own {
-		cfg.Own[i] = slices.Clone(cfg.Own[i])
+	if cfg.MaxMappings < 0 || cfg.MaxMappings > maxMappings {
+		return nil, fmt.Errorf("nat: %d mappings are no bound", cfg.MaxMappings)
 	}
-
+	if cfg.Ports.Delta == 0 {
+		cfg.Ports.Delta = 1
+	}
 	g := &Gateway{cfg: cfg, rnd: rand.New(cfg.Rand)}
 	var err error
 	if g.rules, err = compileRules(cfg.Rules); err != nil {
@@ -137,55 +144,75 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g.tracking = cfg.TCP.CheckWindow || cfg.TCP.RewriteSequence || cfg.ALG || g.content.active()
+	g.within = portRange{1024, 65535}
+	if cfg.Ports.First != 0 {
+		g.within.first = cfg.Ports.First
+	}
+	if cfg.Ports.Last != 0 {
+		g.within.last = cfg.Ports.Last
+	}
 	g.udpPolicy = Policy{Mapping: cfg.Mapping, Filtering: cfg.Filtering, Hairpin: cfg.Hairpin}
 	g.tcpPolicy = g.udpPolicy
 	if cfg.TCPPolicy != nil {
 		g.tcpPolicy = *cfg.TCPPolicy
 	}
-	for i, a := range cfg.Own[Outside] {
-		if a.Is4() {
-			g.translated = append(g.translated, uint8(i))
-		}
+	if err := g.check(); err != nil {
+		return nil, err
 	}
-	for _, p := range cfg.Inside {
-		if p.Addr().Is4() && len(g.translated) == 0 && cfg.Mode == Translate {
-			return nil, fmt.Errorf("nat: no external IPv4 address to translate %v to", p)
-		}
-	}
+	g.timeouts = timeouts(&cfg.Timers)
+	g.refreshOut = cfg.Timers.UDPRefresh != RefreshInbound
+	g.refreshIn = cfg.Timers.UDPRefresh != RefreshOutbound
+	g.fine = len(cfg.Rules) > 0
+	g.maxSessions = sessionsPerMapping * cfg.MaxMappings
 	for i := range g.seeds {
 		g.seeds[i] = g.rnd.Uint64() | 1
 	}
-	g.maxSessions = sessionsPerMapping * cfg.MaxMappings
+	g.cfg.Inside, g.cfg.DMZ, g.cfg.Static = slices.Clone(cfg.Inside), slices.Clone(cfg.DMZ), slices.Clone(cfg.Static)
+	for i := range g.cfg.Own {
+		g.cfg.Own[i] = slices.Clone(cfg.Own[i])
+	}
+	g.zonesNow()
+	if err := g.statics(); err != nil {
+		return nil, err
+	}
+	if err := g.claim(); err != nil {
+		return nil, err
+	}
+	for _, p := range cfg.Inside {
+		if p.Addr().Is4() && len(g.externals) == 0 && cfg.Mode == Translate {
+			return nil, fmt.Errorf("nat: no external IPv4 address to translate %v to", p)
+		}
+	}
 	g.Reset()
 	return g, nil
 }
 
 // Reset forgets every mapping, as a reboot does.
 func (g *Gateway) Reset() {
-	g.mappings, g.freeMapping = make([]mapping, 1), 0
-	g.sessions, g.freeSession = make([]session, 1), 0
-	g.byInternal, g.byExternal, g.bySession = index{}, index{}, index{}
-	g.lists = [classes]list{
-		classUDP:         {timeout: int64(g.cfg.Timers.UDP)},
-		classICMP:        {timeout: int64(icmpTimeout)},
-		classTransitory:  {timeout: int64(transitoryTimeout)},
-		classEstablished: {timeout: int64(establishedTimeout)},
+	g.wheel.reset(g.now)
+	g.mappings, g.sessions, g.firsts = slab[mapping, *mapping]{}, slab[session, *session]{}, 0
+	g.byInternal.reset()
+	g.byShared.reset()
+	g.bySession.reset()
+	g.hosts, g.six = hosts{}, addresses6{}
+	g.hosts.index.reset()
+	g.six.index.reset()
+	g.held, g.seconds = nil, nil
+	g.owners, g.grants = make(map[ownedPort]portOwner), make(map[uint32]*grant)
+	g.wides, g.symmetrics = 0, 0
+	for i := range g.externals {
+		e := &g.externals[i]
+		e.pools, e.blocks = [4]*pool{}, nil
 	}
 	g.queue = nil
 	g.tracks, g.late, g.cut = tracks{}, lateAnswers{}, [sides]cutPackets{}
-	g.soon = math.MaxInt64
-	for proto := range g.pools {
-		g.pools[proto] = make([]*pool, len(g.cfg.Own[Outside]))
-	}
+	g.soon = never
 }
 
 // Handle handles a packet that came in from a side. It is edited in place;
 // bytes of pkt behind the IP packet are left alone.
 func (g *Gateway) Handle(now time.Time, from Side, pkt []byte, off Offload) Verdict {
 	g.advance(now)
-	if g.now >= g.soon {
-		g.overdue()
-	}
 	if off.Segment > 0 && g.cfg.ALG {
 		return g.handleSegments(from, pkt, off)
 	}

@@ -28,20 +28,16 @@ func (g *Gateway) quote(p *ip.Packet, notBy ip.Kind) Reason {
 
 // inboundError: the quoted packet once left through a mapping of ours. It goes
 // to the side of that mapping.
-func (g *Gateway) inboundError(p *ip.Packet) (Side, Reason) {
+func (g *Gateway) inboundError(from Side, p *ip.Packet) (Side, Reason) {
 	if r := g.quote(p, ip.EchoReply); r != None {
 		return Local, r
 	}
 	q := &g.quoted
-	ref := g.mappingAt(q.Proto, q.Src)
-	if ref == 0 || !g.quotable(ref, q.Proto, q.Dst) {
+	ref, session := g.at(from, q.Proto, q.Src, q.Dst)
+	if session == 0 {
 		return Local, NoMapping
 	}
 	m := g.mapping(ref)
-	var session uint32
-	if q.Proto == ip.TCP {
-		session = g.sessionOf(ref, q.Dst)
-	}
 	g.unquote(outbound, session, p)
 	if m.addr != identity {
 		internal := g.internal(m)
@@ -52,7 +48,7 @@ func (g *Gateway) inboundError(p *ip.Packet) (Side, Reason) {
 		p.SetDst(netip.AddrPortFrom(internal.Addr(), 0))
 	}
 	side := m.side
-	if session != 0 {
+	if q.Proto == ip.TCP {
 		g.session(session).tcp |= errored
 		if g.cfg.TCP.ICMPCloses {
 			g.dropSession(session)
@@ -62,20 +58,16 @@ func (g *Gateway) inboundError(p *ip.Packet) (Side, Reason) {
 }
 
 // outboundError: the quoted packet once came in through a mapping of ours.
-func (g *Gateway) outboundError(p *ip.Packet) Reason {
+func (g *Gateway) outboundError(from, to Side, p *ip.Packet) Reason {
 	if r := g.quote(p, ip.EchoRequest); r != None {
 		return r
 	}
 	q := &g.quoted
-	ref := g.mappingOf(q.Proto, q.Dst, q.Src)
-	if ref == 0 || !g.quotable(ref, q.Proto, q.Src) {
+	ref, session := g.toRemote(from, to, q.Proto, q.Dst, q.Src)
+	if session == 0 {
 		return NoMapping
 	}
 	m := g.mapping(ref)
-	var session uint32
-	if q.Proto == ip.TCP {
-		session = g.sessionOf(ref, q.Src)
-	}
 	g.unquote(inbound, session, p)
 	if m.addr != identity {
 		external := g.external(m)
@@ -91,7 +83,7 @@ func (g *Gateway) outboundError(p *ip.Packet) Reason {
 // unquote gives the quoted segment the numbers back that it had when it came
 // to the gateway, in direction d.
 func (g *Gateway) unquote(d direction, session uint32, p *ip.Packet) {
-	if session == 0 || g.cfg.ICMP.KeepQuote {
+	if g.quoted.Proto != ip.TCP || g.cfg.ICMP.KeepQuote {
 		return
 	}
 	track := g.session(session).track

@@ -7,148 +7,175 @@ import (
 )
 
 // mapping translates between an internal and an external endpoint. Where
-// there is no translation, both are the same and only filtering is left.
-// It lives while it has sessions.
+// there is no translation, both are the same and only filtering is left. It
+// lives while it has sessions; the first of them lies in it, so that a packet
+// finds all that it needs in these 64 bytes.
 type mapping struct {
-	internal netip.AddrPort
-	// remote is what the mapping is for: nothing, an address, or an endpoint,
-	// as the mapping policy says.
-	remote   netip.AddrPort
-	sessions uint32 // how many; in a free element, the next free one
-	last     uint32 // the session used last, most often the next one used too
-	port     uint16 // the external port
-	addr     uint8  // the external address; identity: none
-	proto    ip.Proto
-	side     Side // of the internal endpoint
+	key    endpoint // the internal endpoint, and what keyOf adds
+	remote uint32   // what the mapping is for: nothing, an address, or an
+	rport  uint16   // endpoint, as the mapping policy says
+	port   uint16   // the external port
+	addr   uint8    // the external address, a place in externals; identity: none
+	proto  ip.Proto
+	side   Side
+	flags  mappingFlags
+	isn    uint32 // PerConnection: the initial sequence number of its SYN
+	first  session
 }
+
+func (m *mapping) link() *uint32 { return &m.isn }
 
 const identity = 0xff
 
-// depends is what a policy keeps of a remote endpoint.
-func (d Dependence) depends(remote netip.AddrPort) netip.AddrPort {
-	switch d {
-	case EndpointIndependent:
-		return netip.AddrPort{}
-	case AddressDependent:
-		return netip.AddrPortFrom(remote.Addr(), 0)
+type mappingFlags uint8
+
+const (
+	explicit  mappingFlags = 1 << iota // made by Map, and its time is not over
+	symmetric                          // SymmetricOnConflict made it so
+	unlisted                           // packets from inside no longer find it
+	owner                              // it counts among those that others' ports conflict with
+	fixed                              // static
+	wide                               // made by Map, and for any remote
+	// The filtering policy is in the bits from here on.
+	filterBit
+)
+
+func (m *mapping) filtering() Dependence { return Dependence(m.flags / filterBit) }
+
+// What is in the key of a mapping beside the internal endpoint.
+const (
+	protoAt             = 49 // two bits: the protocol, zero for queries that outsiders make
+	farDMZ     endpoint = 1 << 51
+	keyForMap  endpoint = 1 << 52 // in the index alone: of an explicit mapping
+	internalOf          = isIPv6<<1 - 1
+)
+
+// served is the protocol in the keys of ICMP queries that come from outside:
+// their identifiers are the remote's.
+const served = ip.Other
+
+// keyOf is the internal endpoint, the protocol and the side that it speaks
+// with: a host's mappings towards the DMZ are not those towards the outside.
+func keyOf(proto ip.Proto, far Side, internal endpoint) endpoint {
+	key := internal | endpoint(proto)<<protoAt
+	if far == DMZ {
+		key |= farDMZ
 	}
-	return remote
+	return key
 }
 
-func (g *Gateway) internalHash(proto ip.Proto, internal, remote netip.AddrPort) uint32 {
-	h := g.seeds.endpoint(uint64(proto), internal)
-	if remote.IsValid() {
-		h = g.seeds.endpoint(h, remote)
+func (m *mapping) internal() endpoint { return m.key & internalOf }
+
+func (m *mapping) far() Side {
+	if m.key&farDMZ != 0 {
+		return DMZ
 	}
-	return g.seeds.sum(h)
+	return Outside
 }
 
-func (g *Gateway) externalHash(proto ip.Proto, external netip.AddrPort) uint32 {
-	return g.seeds.sum(g.seeds.endpoint(uint64(proto)<<8, external))
+// whom is what the mapping is for.
+func (m *mapping) whom() endpoint { return remoteOf(m, m.remote, m.rport) }
+
+func remoteOf(m *mapping, number uint32, port uint16) endpoint {
+	e := at4(number, port)
+	if e != 0 {
+		e |= m.key & isIPv6
+	}
+	return e
 }
+
+// mapping and session are the elements of the tables; 0 is none. Pointers to
+// them are good as long as they live.
+func (g *Gateway) mapping(ref uint32) *mapping { return g.mappings.at(ref) }
+
+func (g *Gateway) session(ref uint32) *session {
+	if ref&inMapping != 0 {
+		return &g.mappings.at(ref &^ inMapping).first
+	}
+	return g.sessions.at(ref)
+}
+
+// internal and external are the two ends of a mapping; without translation
+// they are the same. remote is whom a session is with: invalid is anyone, and
+// port 0 is any port.
+func (g *Gateway) internal(m *mapping) netip.AddrPort { return g.unpack(m.internal()) }
 
 func (g *Gateway) external(m *mapping) netip.AddrPort {
 	if m.addr == identity {
-		return m.internal
+		return g.internal(m)
 	}
-	return netip.AddrPortFrom(g.cfg.Own[Outside][m.addr], m.port)
+	return netip.AddrPortFrom(g.externals[m.addr].addr, m.port)
 }
 
-// translates reports whether packets of this host get another source.
-func (g *Gateway) translates(inside netip.Addr) bool {
-	return inside.Is4() && g.cfg.Mode == Translate
+func (g *Gateway) remote(s *session) netip.AddrPort {
+	return g.unpack(remoteOf(g.mapping(s.mapping), s.remote, s.port))
 }
 
-// mappingKey is the part of remote that selects the mapping of internal.
-func (g *Gateway) mappingKey(proto ip.Proto, internal, remote netip.AddrPort) netip.AddrPort {
-	if !g.translates(internal.Addr()) {
-		return netip.AddrPort{}
-	}
-	return g.policy(proto).Mapping.depends(remote)
+func (g *Gateway) keyHash(key, whom endpoint) uint32 {
+	return g.seeds.sum(uint64(key), uint64(whom))
 }
 
-// mappingOf finds the mapping for packets from internal to remote.
-func (g *Gateway) mappingOf(proto ip.Proto, internal, remote netip.AddrPort) uint32 {
-	key := g.mappingKey(proto, internal, remote)
-	hash := g.internalHash(proto, internal, key)
-	for ref, at := g.byInternal.seek(hash, 0); ref != 0; ref, at = g.byInternal.seek(hash, at) {
-		if m := &g.mappings[ref]; m.internal == internal && m.remote == key && m.proto == proto {
-			return ref
+// externalHash is for ports that several mappings share.
+func (g *Gateway) externalHash(m *mapping) uint32 {
+	return g.sharedHash(m.proto, m.addr, m.port, m.whom())
+}
+
+func (g *Gateway) sharedHash(proto ip.Proto, addr uint8, port uint16, whom endpoint) uint32 {
+	return g.seeds.sum(uint64(whom), uint64(proto)<<24|uint64(addr)<<16|uint64(port))
+}
+
+// mappingOf finds the mapping that packets from inside with this key use.
+func (g *Gateway) mappingOf(key, whom endpoint) uint32 {
+	hash := g.keyHash(key, whom)
+	p := g.byInternal.page(hash)
+	ref, at := p.seek(hash, 0)
+	for ref != 0 {
+		if m := g.mapping(ref); m.key == key&^keyForMap && m.whom() == whom && (m.flags&wide != 0) == (key&keyForMap != 0) {
+			break
 		}
+		ref, at = p.seek(hash, at)
 	}
-	return 0
-}
-
-// mappingAt finds the mapping that holds an external endpoint.
-func (g *Gateway) mappingAt(proto ip.Proto, external netip.AddrPort) uint32 {
-	hash := g.externalHash(proto, external)
-	for ref, at := g.byExternal.seek(hash, 0); ref != 0; ref, at = g.byExternal.seek(hash, at) {
-		if m := &g.mappings[ref]; m.proto == proto && g.external(m) == external {
-			return ref
-		}
-	}
-	return 0
-}
-
-// newMapping is 0 when the table or the ports are exhausted.
-func (g *Gateway) newMapping(side Side, proto ip.Proto, internal, remote netip.AddrPort) uint32 {
-	if g.byInternal.used >= g.cfg.MaxMappings {
-		return 0
-	}
-	m := mapping{
-		internal: internal,
-		remote:   g.mappingKey(proto, internal, remote),
-		port:     internal.Port(),
-		addr:     identity,
-		proto:    proto,
-		side:     side,
-	}
-	if g.translates(internal.Addr()) {
-		m.addr = g.pair(internal.Addr())
-		port, ok := g.pool(proto, m.addr).allocate(g.cfg.Ports.Allocation, internal.Port(), g.rnd)
-		if !ok {
-			return 0
-		}
-		m.port = port
-	}
-	ref := g.freeMapping
-	if ref != 0 {
-		g.freeMapping = g.mappings[ref].sessions
-		g.mappings[ref] = m
-	} else {
-		ref = uint32(len(g.mappings))
-		g.mappings = append(g.mappings, m)
-	}
-	g.byInternal.add(g.internalHash(proto, internal, m.remote), ref)
-	g.byExternal.add(g.externalHash(proto, g.external(&m)), ref)
 	return ref
 }
 
-func (g *Gateway) dropMapping(ref uint32) {
-	m := &g.mappings[ref]
-	g.byInternal.remove(g.internalHash(m.proto, m.internal, m.remote), ref)
-	g.byExternal.remove(g.externalHash(m.proto, g.external(m)), ref)
-	if m.addr != identity {
-		g.pool(m.proto, m.addr).release(m.port)
+// sharer finds the mapping that holds a shared external port towards whom.
+func (g *Gateway) sharer(proto ip.Proto, addr uint8, port uint16, whom endpoint) uint32 {
+	hash := g.sharedHash(proto, addr, port, whom)
+	p := g.byShared.page(hash)
+	ref, at := p.seek(hash, 0)
+	for ref != 0 {
+		if m := g.mapping(ref); m.proto == proto && m.addr == addr && m.port == port && m.whom() == whom {
+			break
+		}
+		ref, at = p.seek(hash, at)
 	}
-	*m = mapping{sessions: g.freeMapping}
-	g.freeMapping = ref
+	return ref
 }
 
-// pair chooses the external address: always the same for one internal address
-// (RFC 4787 REQ-2).
-func (g *Gateway) pair(inside netip.Addr) uint8 {
-	if len(g.translated) == 1 {
-		return g.translated[0]
+// holder finds the mapping that an external endpoint of ours leads to, for
+// packets from remote.
+func (g *Gateway) holder(proto ip.Proto, addr uint8, port uint16, remote endpoint) uint32 {
+	if g.shares(proto) {
+		if ref := g.sharer(proto, addr, port, g.policy(proto).Mapping.depends(remote)); ref != 0 {
+			return ref
+		}
 	}
-	h := g.seeds.sum(g.seeds.endpoint(0, netip.AddrPortFrom(inside, 0)))
-	return g.translated[h%uint32(len(g.translated))]
+	if p := g.externals[addr].pools[proto]; p != nil {
+		return p.ref(port)
+	}
+	return 0
+}
+
+// shares reports whether mappings of a protocol share external ports.
+func (g *Gateway) shares(proto ip.Proto) bool {
+	return g.cfg.Ports.Overload && g.policy(proto).Mapping != EndpointIndependent
 }
 
 func (g *Gateway) pool(proto ip.Proto, addr uint8) *pool {
-	p := &g.pools[proto][addr]
+	p := &g.externals[addr].pools[proto]
 	if *p == nil {
-		*p = newPool(1023 + uint16(g.rnd.Uint32N(65536-1024)))
+		r := g.within
+		*p = &pool{last: r.first + uint16(g.rnd.Uint32N(uint32(r.size())))}
 	}
 	return *p
 }

@@ -239,23 +239,29 @@ func TestAllocation(t *testing.T) {
 }
 
 func TestAllPortsTaken(t *testing.T) {
-	for _, how := range []Allocation{PreserveNext, Sequential, Random} {
-		p := newPool(1023)
+	for _, how := range []Allocation{PreserveNext, PreserveRandom, Sequential, Random} {
+		p := &pool{}
+		last := uint16(1023)
+		d := draw{
+			how: how, internal: 2000, delta: 1, preserve: portRange{1, 65535}, within: portRange{1024, 65535},
+			mask: allPorts, last: &last,
+		}
 		r := rand.New(rand.NewPCG(1, 1))
 		seen := make(map[uint16]bool)
 		for range 65536 - 1024 {
-			port, ok := p.allocate(how, 2000, r)
+			port, ok := p.choose(&d, r)
 			if !ok || port < 1024 || seen[port] {
-				t.Fatalf("allocation %d: after %d: %d, %v", how, len(seen), port, ok)
+				t.Fatalf("%v: after %d: %d, %v", how, len(seen), port, ok)
 			}
 			seen[port] = true
+			p.take(port, 1)
 		}
-		if port, ok := p.allocate(how, 2000, r); ok {
-			t.Fatalf("allocation %d gave out %d again", how, port)
+		if port, ok := p.choose(&d, r); ok {
+			t.Fatalf("%v gave out %d again", how, port)
 		}
 		p.release(4711)
-		if port, ok := p.allocate(how, 2000, r); port != 4711 || !ok {
-			t.Fatalf("allocation %d: %d, %v instead of the only free port", how, port, ok)
+		if port, ok := p.choose(&d, r); port != 4711 || !ok {
+			t.Fatalf("%v: %d, %v instead of the only free port", how, port, ok)
 		}
 	}
 }
@@ -295,9 +301,10 @@ func TestRFC4787REQ5Timer(t *testing.T) {
 	})
 }
 
-// Each remote has its own timer, and the mapping lives as long as any.
+// Timed by session, each remote has its own timer, and the mapping lives as
+// long as any.
 func TestTimersOfSessions(t *testing.T) {
-	g := newBench(t, Behaviour{Filtering: AddressAndPortDependent, Timers: Timers{UDP: time.Minute}})
+	g := newBench(t, Behaviour{Filtering: AddressAndPortDependent, Timers: Timers{UDP: time.Minute, PerSession: true}})
 	at := g.leaves(x, y1)
 	g.now = g.now.Add(40 * time.Second)
 	if got := g.leaves(x, z1); got != at {

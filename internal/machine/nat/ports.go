@@ -5,99 +5,159 @@ import (
 	"math/rand/v2"
 )
 
-// pool is the ports of one external address in one protocol.
+// pool is the ports of one external address in one protocol, in pages that
+// are made when they are needed.
 type pool struct {
-	taken [1 << 16 / 64]uint64
-	free  [2]int // below and from 1024 on
+	pages [1 << 16 / portPage]*portsPage
 	last  uint16 // allocated last by Sequential
 }
 
-// Well-known ports map to well-known ports and others to others
-// (RFC 4787 REQ-3). Port 0 is never given out.
-var ranges = [2][2]int{{1, 1023}, {1024, 65535}}
+const portPage = 256
 
-func newPool(first uint16) *pool {
-	p := &pool{last: first}
-	for i, r := range ranges {
-		p.free[i] = r[1] - r[0] + 1
-	}
-	return p
+type portsPage struct {
+	taken [portPage / 64]uint64
+	// refs are the mappings that hold the ports. A port without one rests, or
+	// is free.
+	refs [portPage]uint32
 }
 
-func rangeOf(port uint16) int {
-	if port < 1024 {
-		return 0
+func (p *pool) ref(port uint16) uint32 {
+	if page := p.pages[port/portPage]; page != nil {
+		return page.refs[port%portPage]
 	}
-	return 1
+	return 0
 }
 
+// isFree is false for port 0, which is never given out.
 func (p *pool) isFree(port uint16) bool {
-	return port != 0 && p.taken[port/64]&(1<<(port%64)) == 0
+	page := p.pages[port/portPage]
+	return port != 0 && (page == nil || page.taken[port%portPage/64]>>(port%64)&1 == 0)
 }
 
-func (p *pool) take(port uint16) {
-	p.taken[port/64] |= 1 << (port % 64)
-	p.free[rangeOf(port)]--
+func (p *pool) take(port uint16, ref uint32) {
+	page := p.pages[port/portPage]
+	if page == nil {
+		page = new(portsPage)
+		p.pages[port/portPage] = page
+	}
+	page.taken[port%portPage/64] |= 1 << (port % 64)
+	page.refs[port%portPage] = ref
 }
+
+// rest takes the port from its mapping, and release makes it free.
+func (p *pool) rest(port uint16) { p.pages[port/portPage].refs[port%portPage] = 0 }
 
 func (p *pool) release(port uint16) {
-	p.taken[port/64] &^= 1 << (port % 64)
-	p.free[rangeOf(port)]++
+	p.rest(port)
+	p.pages[port/portPage].taken[port%portPage/64] &^= 1 << (port % 64)
 }
 
-// from is the first free port at or after port, around the end of its range.
-// There must be one.
-func (p *pool) from(port uint16) uint16 {
-	r := ranges[rangeOf(port)]
-	for at := max(int(port), r[0]); ; {
-		word := ^p.taken[at/64] & (^uint64(0) << (at % 64))
-		if word != 0 {
-			if found := at&^63 + bits.TrailingZeros64(word); found <= r[1] {
-				return uint16(found)
+// portRange is first to last, both included.
+type portRange struct{ first, last uint16 }
+
+func (r portRange) has(port uint16) bool { return r.first <= port && port <= r.last }
+func (r portRange) size() int            { return int(r.last) - int(r.first) + 1 }
+
+// step is the port delta further, around the ends of the range.
+func (r portRange) step(port uint16, delta int) uint16 {
+	n := r.size()
+	return r.first + uint16(((int(port)-int(r.first)+delta)%n+n)%n)
+}
+
+// upward finds the first free port from at on up to last, among those that
+// the mask of 64 ports allows.
+func (p *pool) upward(at, last int, mask uint64) (uint16, bool) {
+	for at <= last {
+		word := ^uint64(0)
+		if page := p.pages[at/portPage]; page != nil {
+			word = ^page.taken[at%portPage/64]
+		}
+		if word = word & mask & (^uint64(0) << (at % 64)); word != 0 {
+			found := at&^63 + bits.TrailingZeros64(word)
+			return uint16(found), found <= last
+		}
+		at = at&^63 + 64
+	}
+	return 0, false
+}
+
+// draw is what a port is chosen by.
+type draw struct {
+	how      Allocation
+	internal uint16
+	delta    int
+	preserve portRange // in which the internal port may be kept
+	within   portRange // for what is not kept
+	mask     uint64    // of 64 ports, those of the right parity
+	last     *uint16   // where Sequential goes on
+	// free says whether a port that the pool has is good for the mapping at
+	// hand; nil: all are.
+	free func(port uint16) bool
+}
+
+const (
+	draws = 16  // how often Random tries before it looks for the next one
+	steps = 256 // how often Sequential steps before it does
+	tries = 128 // how many ports are looked at that only free can judge
+)
+
+func (p *pool) suits(d *draw, port uint16) bool {
+	return p.isFree(port) && d.mask>>(port%64)&1 != 0 && (d.free == nil || d.free(port))
+}
+
+// choose finds a port for a new mapping, without taking it.
+func (p *pool) choose(d *draw, rnd *rand.Rand) (uint16, bool) {
+	if d.how <= PreserveRandom && d.preserve.has(d.internal) && p.suits(d, d.internal) {
+		return d.internal, true
+	}
+	switch d.how {
+	case Preserve:
+		return 0, false
+	case PreserveNext:
+		return p.next(d, d.internal)
+	case Sequential:
+		port := *d.last
+		for range steps {
+			if port = d.within.step(port, d.delta); p.suits(d, port) {
+				*d.last = port
+				return port, true
 			}
 		}
-		if at = at&^63 + 64; at > r[1] {
-			at = r[0]
+		port, ok := p.next(d, port)
+		if ok {
+			*d.last = port
 		}
-	}
-}
-
-// allocate takes a port for a new mapping of the internal port.
-func (p *pool) allocate(how Allocation, internal uint16, rnd *rand.Rand) (uint16, bool) {
-	in := rangeOf(internal)
-	if how != PreserveNext {
-		in = 1
-	}
-	if p.free[in] == 0 {
-		return 0, false
+		return port, ok
 	}
 	var port uint16
-	switch how {
-	case PreserveNext:
-		port = p.from(internal)
-	case Sequential:
-		port = p.last + 1
-		if port < 1024 {
-			port = 1024
+	for range draws {
+		port = d.within.first + uint16(rnd.Uint32N(uint32(d.within.size())))
+		if p.suits(d, port) {
+			return port, true
 		}
-		port = p.from(port)
-		p.last = port
-	default:
-		port = p.random(rnd)
 	}
-	p.take(port)
-	return port, true
+	return p.next(d, port)
 }
 
-// random draws until it hits a free port; a nearly full pool is searched from
-// the last draw on, so that the work is bounded.
-func (p *pool) random(rnd *rand.Rand) uint16 {
-	var port uint16
-	for range 16 {
-		port = 1024 + uint16(rnd.Uint32N(65536-1024))
-		if p.isFree(port) {
-			return port
-		}
+// next is the first port from one on, around the end of the range.
+func (p *pool) next(d *draw, from uint16) (uint16, bool) {
+	if !d.within.has(from) {
+		from = d.within.first
 	}
-	return p.from(port)
+	for at, left := from, tries; left > 0; left-- {
+		port, ok := p.upward(int(at), int(d.within.last), d.mask)
+		if !ok {
+			port, ok = p.upward(int(d.within.first), int(d.within.last), d.mask)
+		}
+		if !ok || d.free == nil || d.free(port) {
+			return port, ok
+		}
+		at = d.within.step(port, 1)
+	}
+	return 0, false
 }
+
+const (
+	evenPorts uint64 = 0x5555555555555555
+	allPorts  uint64 = 1<<64 - 1
+)

@@ -208,7 +208,7 @@ func TestRandomWalkAgainstReference(t *testing.T) {
 }
 
 func walk(t *testing.T, b Behaviour, seed uint64, steps int) error {
-	b.Timers.UDP = time.Minute
+	b.Timers.UDP, b.Timers.PerSession = time.Minute, true
 	g := newBench(t, b)
 	ref := &reference{b: b, last: make(map[ip.Proto]uint16)}
 	r := rand.New(rand.NewPCG(seed, seed))
@@ -263,7 +263,7 @@ func walk(t *testing.T, b Behaviour, seed uint64, steps int) error {
 		learnt := p.Src
 		if (v.Action == Forward && v.To == Inside) && b.Hairpin == HairpinInternalSource || v.Action == Drop {
 			for _, m := range g.Mappings(g.now) {
-				if m.Proto == proto && m.Internal == src && (!ref.translates(src.Addr()) || m.Remote == b.Mapping.depends(dst)) {
+				if m.Proto == proto && m.Internal == src && (!ref.translates(src.Addr()) || (b.Mapping == EndpointIndependent && !m.Remote.IsValid() || b.Mapping != EndpointIndependent && agree(b.Mapping, m.Remote, dst))) {
 					learnt = m.External
 				}
 			}

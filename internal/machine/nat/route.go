@@ -2,28 +2,32 @@ package nat
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
 // route finds out where a packet goes, and what that takes.
 func (g *Gateway) route(from Side, p *ip.Packet) Verdict {
-	src, dst := g.sideOf(p.Src.Addr()), g.sideOf(p.Dst.Addr())
 	if from == Local {
-		return g.fromLocal(p, dst)
+		return g.fromLocal(p)
 	}
-	if src != from { // RFC 2827
+	if g.sideOf(p.Src.Addr()) != from { // RFC 2827
 		return drop(BadAddress)
 	}
-	if side := g.owner(p.Dst.Addr()); side != Local && (side == from || side == Outside) {
-		if p.Kind == ip.EchoRequest && g.ping(from, p) {
+	g.dst = g.roles.of(p.Dst.Addr())
+	to := Outside
+	switch g.dst.side {
+	case Local:
+		to = g.sideOf(p.Dst.Addr())
+	case from, Outside:
+		if p.Kind == ip.EchoRequest && g.dst.mine(g) && g.ping(from, p) {
 			return drop(Kept)
 		}
-		if side != Outside {
-			return forward(Local)
+		if g.dst.side != Outside {
+			return g.toLocal(from, p)
 		}
-		dst = Outside
+	default:
+		return drop(BadAddress)
 	}
 	if g.cfg.BlockUDP && p.Proto == ip.UDP {
 		return drop(Blocked)
@@ -33,35 +37,34 @@ func (g *Gateway) route(from Side, p *ip.Packet) Verdict {
 		return drop(Expired)
 	}
 	if g.cfg.Mode == Open {
-		return g.plain(from, dst, p)
+		return g.plain(from, to, p)
 	}
 	if p.Fragment {
-		return g.fragment(from, dst, p)
+		return g.fragment(from, to, p)
 	}
-	return g.through(from, dst, p)
+	return g.through(from, to, p)
 }
 
-// through takes a packet through the gateway.
-func (g *Gateway) through(from, dst Side, p *ip.Packet) Verdict {
-	if p.Proto == ip.Other || p.Proto == ip.ICMP && p.Kind == ip.Plain {
-		return drop(Unsupported)
-	}
-	if g.cfg.ICMP.DropQueries && p.Proto == ip.ICMP && p.Kind != ip.Error {
-		return drop(Filtered)
-	}
+// through takes a whole packet from a side to another.
+func (g *Gateway) through(from, to Side, p *ip.Packet) Verdict {
 	switch {
-	case from == Outside:
+	case p.Proto == ip.ICMP && p.Kind == ip.Plain:
+		return drop(Unsupported)
+	case g.cfg.ICMP.DropQueries && p.Proto == ip.ICMP && p.Kind != ip.Error:
+		return drop(Filtered)
+	case from == Outside, from == DMZ && to == Inside:
 		return g.inward(from, p)
-	case from == Local:
-		return g.outward(from, p)
-	case dst != Outside:
+	case from == to:
 		return drop(BadAddress)
 	}
-	return g.outward(from, p)
+	return g.outward(from, to, p)
 }
 
 // plain routes and does nothing else.
 func (g *Gateway) plain(from, to Side, p *ip.Packet) Verdict {
+	if g.dst.side == Outside {
+		return g.toLocal(from, p)
+	}
 	if from == to {
 		return drop(BadAddress)
 	}
@@ -75,46 +78,42 @@ func (g *Gateway) plain(from, to Side, p *ip.Packet) Verdict {
 	return forward(to)
 }
 
+// toLocal hands a packet to the gateway's own stack.
+func (g *Gateway) toLocal(from Side, p *ip.Packet) Verdict {
+	switch g.rule(from, Local, p, p.Src, p.Dst) {
+	case rejected:
+		g.refused(from, p)
+		return drop(Ruled)
+	case discarded:
+		return drop(Ruled)
+	}
+	return forward(Local)
+}
+
 // fromLocal routes what the gateway's own stack sends.
-func (g *Gateway) fromLocal(p *ip.Packet, to Side) Verdict {
-	if g.owner(p.Src.Addr()) == Local || g.owner(p.Dst.Addr()) != Local {
+func (g *Gateway) fromLocal(p *ip.Packet) Verdict {
+	g.dst = g.roles.of(p.Dst.Addr())
+	if g.owner(p.Src.Addr()) == Local || g.dst.side != Local {
 		return drop(BadAddress)
 	}
+	to := g.sideOf(p.Dst.Addr())
 	if to != Outside || g.cfg.Mode == Open {
 		return forward(to)
 	}
+	if g.owner(p.Src.Addr()) != Outside {
+		return drop(BadAddress)
+	}
 	if p.Fragment {
-		return g.fragment(Local, to, p)
+		return g.fragment(Local, Outside, p)
 	}
-	return g.through(Local, to, p)
-}
-
-// sideOf is the side on which an address is.
-func (g *Gateway) sideOf(a netip.Addr) Side {
-	switch {
-	case within(g.cfg.Inside, a):
-		return Inside
-	case within(g.cfg.DMZ, a):
-		return DMZ
-	}
-	return Outside
-}
-
-func within(prefixes []netip.Prefix, a netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
+	return g.through(Local, Outside, p)
 }
 
 // owner is the side on which an address is the gateway's own; Local: it is not.
-func (g *Gateway) owner(a netip.Addr) Side {
-	for side := range g.cfg.Own {
-		if slices.Contains(g.cfg.Own[side], a) {
-			return Side(side)
-		}
-	}
-	return Local
+func (g *Gateway) owner(a netip.Addr) Side { return g.roles.of(a).side }
+
+// mine reports whether an address is the gateway's, and not that of a static
+// pair.
+func (r role) mine(g *Gateway) bool {
+	return r.side != Local && (r.external == identity || !g.externals[r.external].static())
 }

@@ -1,33 +1,43 @@
 package nat
 
-import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+import (
+	"net/netip"
 
-// outward translates a packet to the outside, or to an external address of the
-// gateway's own.
-func (g *Gateway) outward(from Side, p *ip.Packet) Verdict {
-	hairpin := g.owner(p.Dst.Addr()) == Outside
-	if hairpin && (g.policy(p.Proto).Hairpin == NoHairpin || !g.translates(p.Src.Addr())) {
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// outward handles a packet to another side that is not behind the gateway, or
+// to an external address of the gateway's own.
+func (g *Gateway) outward(from, to Side, p *ip.Packet) Verdict {
+	hairpin := g.dst.side == Outside
+	if hairpin && (g.policy(p.Proto).Hairpin == NoHairpin || g.dst.external == identity) {
 		return drop(NoHairpinning)
 	}
 	internal := p.Src
-	if p.Kind == ip.Error {
-		if r := g.outboundError(p); r != None {
+	f := flow{from: from, to: to, d: outbound}
+	switch {
+	case p.Kind == ip.Error:
+		if r := g.outboundError(from, to, p); r != None {
 			return drop(r)
 		}
-	} else {
-		f := flow{from: from, to: Outside, d: outbound}
-		if r := g.open(&f, p); r != None {
-			if r == TableFull {
-				g.exhausted(from, p)
-			}
+	case p.Proto == ip.Other:
+		if r := g.bare(&f, p); r != None {
 			return drop(r)
 		}
-		if r := g.transit(&f, p); r != None {
+	default:
+		r := g.open(&f, p)
+		if r == None {
+			r = g.transit(&f, p)
+		}
+		if r == TableFull {
+			g.exhausted(from, p)
+		}
+		if r != None {
 			return drop(r)
 		}
 	}
 	if !hairpin {
-		return forward(Outside)
+		return forward(to)
 	}
 	v := g.inward(from, p)
 	if v.Action == Forward && g.policy(p.Proto).Hairpin == HairpinInternalSource && p.Kind != ip.Error {
@@ -36,36 +46,37 @@ func (g *Gateway) outward(from Side, p *ip.Packet) Verdict {
 	return v
 }
 
-// inward translates a packet to who is at its destination.
+// inward handles a packet to who is at its destination.
 func (g *Gateway) inward(from Side, p *ip.Packet) Verdict {
-	if p.Kind == ip.Error {
-		to, r := g.inboundError(p)
+	f := flow{from: from, d: inbound}
+	r := None
+	switch {
+	case p.Kind == ip.Error:
+		to, r := g.inboundError(from, p)
 		if r != None {
 			return drop(r)
 		}
 		return forward(to)
-	}
-	f := flow{from: from, d: inbound, mapping: g.mappingAt(p.Proto, p.Dst)}
-	r := NoMapping
-	if p.Kind == ip.EchoRequest {
-		r = Filtered
-	} else if f.mapping != 0 {
-		f.to = g.mappings[f.mapping].side
+	case p.Proto == ip.Other:
+		r = g.bare(&f, p)
+	default:
 		r = g.admit(&f, p)
 	}
 	if r != None {
 		return g.unsolicited(from, p, r)
 	}
-	if r := g.transit(&f, p); r != None {
-		return drop(r)
+	if p.Proto != ip.Other {
+		if r := g.transit(&f, p); r != None {
+			return drop(r)
+		}
 	}
 	return forward(f.to)
 }
 
 // transit follows, inspects and translates a packet of a session.
 func (g *Gateway) transit(f *flow, p *ip.Packet) Reason {
-	c, r := noClass, None
-	if r = g.inspect(f, p); r == None && p.Proto == ip.TCP {
+	c, r := noClass, g.inspect(f, p)
+	if r == None && p.Proto == ip.TCP {
 		c, r = g.follow(f, p)
 	}
 	if r != None {
@@ -74,12 +85,11 @@ func (g *Gateway) transit(f *flow, p *ip.Packet) Reason {
 		}
 		return r
 	}
-	m := &g.mappings[f.mapping]
-	if m.addr != identity {
+	if m := g.mapping(f.mapping); m.addr != identity {
 		if f.d == outbound {
 			p.SetSrc(g.external(m))
 		} else {
-			p.SetDst(m.internal)
+			p.SetDst(g.internal(m))
 		}
 	}
 	if g.cfg.ALG {
@@ -97,26 +107,48 @@ func (g *Gateway) transit(f *flow, p *ip.Packet) Reason {
 	return None
 }
 
-// open finds or makes the session of an outbound packet.
-func (g *Gateway) open(f *flow, p *ip.Packet) Reason {
-	if p.Kind == ip.EchoReply {
-		return NoMapping
-	}
-	f.mapping = g.mappingOf(p.Proto, p.Src, p.Dst)
-	if p.Proto == ip.TCP && (f.mapping == 0 || g.sessionOf(f.mapping, p.Dst) == 0) && !opens(p) && !g.picksUp(p) {
-		return NoMapping
-	}
-	made := f.mapping == 0
-	if made {
-		if f.mapping = g.newMapping(f.from, p.Proto, p.Src, p.Dst); f.mapping == 0 {
-			return TableFull
+// bare translates the addresses of a packet whose protocol is not followed:
+// only those of static pairs, and without translation only where a rule lets
+// each packet pass.
+func (g *Gateway) bare(f *flow, p *ip.Packet) Reason {
+	allowed := false
+	src, dst := p.Src, p.Dst
+	if f.d == outbound {
+		if g.translates(src.Addr()) && f.to == Outside {
+			i, static := g.fixed[src.Addr()]
+			if !static {
+				return Unsupported
+			}
+			src, allowed = netip.AddrPortFrom(g.externals[i].addr, 0), true
+		}
+	} else {
+		if i := g.dst.external; i != identity {
+			if dst, allowed = netip.AddrPortFrom(g.externals[i].inner, 0), true; !dst.Addr().IsValid() {
+				return Unsupported
+			}
+		} else if g.dst.side != Local || g.translates(dst.Addr()) && f.from == Outside {
+			return Unsupported
+		}
+		if f.to = g.sideOf(dst.Addr()); f.to == Outside || f.to == f.from && !allowed {
+			return BadAddress
 		}
 	}
-	if !g.permit(f, p, p.Dst) {
-		if made && g.mappings[f.mapping].sessions == 0 {
-			g.dropMapping(f.mapping)
+	switch g.rule(f.from, f.to, p, p.Src, dst) {
+	case rejected:
+		g.refused(f.from, p)
+		return Ruled
+	case discarded:
+		return Ruled
+	case undecided:
+		if !allowed {
+			return Unsupported
 		}
-		return TableFull
+	}
+	if src != p.Src {
+		p.SetSrc(src)
+	}
+	if dst != p.Dst {
+		p.SetDst(dst)
 	}
 	return None
 }

@@ -79,17 +79,21 @@ func (g *Gateway) count(from Side, v Verdict) Verdict {
 // Stats are since New.
 func (g *Gateway) Stats() Stats {
 	s := g.stats
-	s.Mappings, s.Sessions = g.byInternal.used, g.bySession.used
+	s.Mappings, s.Sessions = g.mappings.used, g.sessionsUsed()
 	return s
 }
 
 // Mapping is a mapping as it is drawn and tested.
 type Mapping struct {
 	Proto              ip.Proto
+	Side               Side // of the internal endpoint
 	Internal, External netip.AddrPort
 	// Remote is what the mapping is for: invalid, an address with port 0, or
 	// an endpoint.
 	Remote netip.AddrPort
+	// Explicit says that Map made it, and Until when, if not until Unmap.
+	Explicit bool
+	Until    time.Time
 	// Sessions are what may come in, and until when.
 	Sessions []Session
 }
@@ -108,26 +112,42 @@ type Session struct {
 func (g *Gateway) Mappings(now time.Time) []Mapping {
 	g.advance(now)
 	var all []Mapping
-	place := make(map[uint32]int)
-	for ref := range g.mappings {
-		m := &g.mappings[ref]
-		if !m.internal.IsValid() {
-			continue
+	for ref := uint32(1); ref < g.mappings.top; ref++ {
+		if g.mapping(ref).key != 0 {
+			all = append(all, g.describe(ref))
 		}
-		place[uint32(ref)] = len(all)
-		all = append(all, Mapping{Proto: m.proto, Internal: m.internal, External: g.external(m), Remote: m.remote})
-	}
-	for ref := range g.sessions {
-		s := &g.sessions[ref]
-		if s.mapping == 0 {
-			continue
-		}
-		m := &all[place[s.mapping]]
-		seen := Session{Remote: s.remote, Established: s.class == classEstablished}
-		if s.class != noClass {
-			seen.Expires = time.Unix(0, s.expires)
-		}
-		m.Sessions = append(m.Sessions, seen)
 	}
 	return all
+}
+
+func (g *Gateway) describe(ref uint32) Mapping {
+	m := g.mapping(ref)
+	d := Mapping{
+		Proto: m.proto, Side: m.side, Internal: g.internal(m), External: g.external(m), Remote: g.unpack(m.whom()),
+		Explicit: m.flags&explicit != 0,
+	}
+	add := func(s *session) {
+		seen := Session{Remote: g.remote(s), Established: s.class == classEstablished}
+		switch {
+		case s.class == classMapped:
+			if s.expires != never {
+				d.Until = time.Unix(0, s.expires)
+			}
+			return
+		case s.class != noClass:
+			seen.Expires = time.Unix(0, s.expires)
+		case g.shared(m):
+			seen.Expires = time.Unix(0, m.first.expires)
+		}
+		d.Sessions = append(d.Sessions, seen)
+	}
+	if m.first.mapping != 0 {
+		add(&m.first)
+	}
+	for ref := m.first.sibling; ref != 0; {
+		s := g.sessions.at(ref)
+		add(s)
+		ref = s.sibling
+	}
+	return d
 }

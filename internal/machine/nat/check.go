@@ -1,0 +1,51 @@
+package nat
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+const maxMappings = 1 << 28
+
+// check refuses behaviours that are none. What it lets pass means something in
+// every combination.
+func (g *Gateway) check() error {
+	b := &g.cfg.Behaviour
+	if b.Mode > Open || b.Pooling > Arbitrary || b.Ports.Allocation > Random ||
+		b.Timers.UDPRefresh > RefreshBoth || b.Fragments > DropParts {
+		return errors.New("nat: unknown behaviour")
+	}
+	for _, p := range []*Policy{&g.udpPolicy, &g.tcpPolicy} {
+		if p.Mapping > PerConnection || p.Filtering > AddressAndPortDependent || p.Hairpin > HairpinExternalSource {
+			return fmt.Errorf("nat: unknown policy %+v", *p)
+		}
+		if b.Ports.Overload && p.Mapping != EndpointIndependent && min(p.Mapping, AddressAndPortDependent) > p.Filtering {
+			return errors.New("nat: who shares a port is told by the remote: where ports are overloaded, filtering must depend on as much as mapping")
+		}
+	}
+	if b.Ports.Overload && g.udpPolicy.Mapping == EndpointIndependent && g.tcpPolicy.Mapping == EndpointIndependent {
+		return errors.New("nat: endpoint-independent mappings cannot share ports")
+	}
+	if b.Ports.Overload && b.Ports.HoldDown > 0 {
+		return errors.New("nat: ports that are shared cannot be held down")
+	}
+	n := g.within.size()
+	switch {
+	case n < 1:
+		return fmt.Errorf("nat: no ports from %d to %d", g.within.first, g.within.last)
+	case b.Ports.Block < 0 || b.Ports.Block > n:
+		return fmt.Errorf("nat: no blocks of %d ports from %d to %d", b.Ports.Block, g.within.first, g.within.last)
+	case b.Ports.Delta < -65535 || b.Ports.Delta > 65535:
+		return fmt.Errorf("nat: delta %d is larger than any port", b.Ports.Delta)
+	case b.Ports.PerHost < 0 || b.Ports.HoldDown < 0 || b.Ports.HoldDown > longest:
+		return errors.New("nat: negative limit")
+	}
+	t := &b.Timers
+	for _, d := range []time.Duration{t.UDP, t.ICMP, t.Transitory, t.Established, t.AfterFIN, t.AfterRST} {
+		if d < 0 || d > longest {
+			return fmt.Errorf("nat: no timer runs %v", d)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+package nat
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// Request is what Map is to do.
+type Request struct {
+	Proto    ip.Proto // UDP or TCP
+	Internal netip.AddrPort
+	// External is the endpoint wanted outside. An invalid address is the one
+	// that the host is paired with, port 0 any port.
+	External netip.AddrPort
+	// Any takes another port where the one wanted is taken.
+	Any bool
+	// Remotes may come in; none stands for everyone.
+	Remotes []Remotes
+	// Lifetime is how long, whatever happens; 0 is until Unmap.
+	Lifetime time.Duration
+}
+
+// Remotes are remote endpoints; port 0 is any.
+type Remotes struct {
+	Prefix netip.Prefix
+	Port   uint16
+}
+
+var (
+	// ErrTaken is Map's answer to a port that another has.
+	ErrTaken = errors.New("nat: the external port is taken")
+	// ErrFull is Map's answer when no port or no memory is left.
+	ErrFull = errors.New("nat: no room for a mapping")
+	// ErrNotInside is Map's answer for an endpoint that can have no mapping.
+	ErrNotInside = errors.New("nat: not an endpoint behind the gateway")
+)
+
+// grant is what Map gave.
+type grant struct {
+	remotes []Remotes
+	session uint32 // stands for it among the mapping's; it has the timer
+}
+
+// Map opens an external port for an internal endpoint, or changes the lifetime
+// and the remotes of what it opened before for the same internal endpoint: at
+// that port, or, for a request of any, at the port opened first. A mapping that
+// came about by itself at that port, or where any will do at any, becomes an
+// explicit one. Packets from the internal endpoint to new remotes leave by it,
+// unless they have a mapping that came about by itself.
+//
+// Without translation it opens the internal endpoint itself.
+func (g *Gateway) Map(now time.Time, want Request) (Mapping, error) {
+	g.advance(now)
+	side := g.sideOf(want.Internal.Addr())
+	if want.Proto != ip.UDP && want.Proto != ip.TCP || want.Internal.Port() == 0 || side == Outside ||
+		g.owner(want.Internal.Addr()) != Local || want.Lifetime < 0 || g.cfg.Mode == Open {
+		return Mapping{}, ErrNotInside
+	}
+	if _, static := g.fixed[want.Internal.Addr()]; static {
+		return Mapping{}, ErrNotInside
+	}
+	w := wish{
+		proto: want.Proto, code: want.Proto, side: side, far: Outside, addr: want.Internal.Addr(),
+		most: g.cfg.MaxMappings, wide: true, external: identity, port: want.External.Port(),
+	}
+	if g.translates(w.addr) {
+		if want.External.Addr().IsValid() {
+			if w.external = g.roles.of(want.External.Addr()).external; w.external == identity || g.externals[w.external].static() {
+				return Mapping{}, ErrTaken
+			}
+		}
+	} else {
+		if want.External.IsValid() && want.External.Addr() != w.addr || w.port != 0 && w.port != want.Internal.Port() && !want.Any {
+			return Mapping{}, ErrTaken
+		}
+		w.port = 0
+	}
+	var ok bool
+	if w.internal, ok = g.hold(want.Internal); !ok {
+		return Mapping{}, ErrFull
+	}
+	defer g.letGo(w.internal)
+	ref, err := g.grantee(&w, want.Any)
+	if err != nil {
+		return Mapping{}, err
+	}
+	gr := g.grants[ref]
+	if gr == nil {
+		gr = &grant{session: g.newSession(ref, 0, classMapped, g.maxSessions)}
+		if gr.session == 0 {
+			g.dropIfEmpty(ref, g.mapping(ref))
+			return Mapping{}, ErrFull
+		}
+		g.grants[ref] = gr
+	}
+	gr.remotes = slices.Clone(want.Remotes)
+	s := g.session(gr.session)
+	g.unfile(s)
+	if s.expires = never; want.Lifetime > 0 {
+		s.expires = g.now + int64(min(want.Lifetime, longest))
+		g.file(gr.session, s)
+	}
+	g.adopt(ref)
+	return g.describe(ref), nil
+}
+
+// grantee finds or makes the mapping that a request is about.
+func (g *Gateway) grantee(w *wish, any bool) (uint32, error) {
+	key := keyOf(w.proto, Outside, w.internal)
+	make := func() (uint32, error) {
+		if ref := g.newMapping(w); ref != 0 {
+			return ref, nil
+		}
+		return 0, ErrFull
+	}
+	found, _ := g.wideOf(key, 0)
+	if found == 0 {
+		found = g.mappingOf(key, 0)
+	}
+	if found != 0 && (w.port == 0 || w.port == g.mapping(found).port) && (w.external == identity || w.external == g.mapping(found).addr) {
+		return found, nil
+	}
+	if w.port == 0 {
+		return make()
+	}
+	if w.external == identity {
+		if w.external = g.paired(w); w.external == identity {
+			return 0, ErrFull
+		}
+	}
+	p := g.pool(w.proto, w.external)
+	if p.isFree(w.port) {
+		return make()
+	}
+	if ref := p.ref(w.port); ref != 0 && g.mapping(ref).internal() == w.internal && g.mapping(ref).side == w.side {
+		return ref, nil
+	}
+	switch {
+	case !any:
+		return 0, ErrTaken
+	case found != 0 && g.mapping(found).addr == w.external:
+		return found, nil
+	}
+	w.port = 0
+	return make()
+}
+
+// paired is the external address of the host of the wish; identity: there is
+// none.
+func (g *Gateway) paired(w *wish) uint8 {
+	ref := g.enterHost(w.internal.address())
+	if ref == 0 {
+		return identity
+	}
+	h := g.hosts.slab.at(ref)
+	defer g.leaveHost(ref)
+	if !g.pair(h) {
+		return identity
+	}
+	return h.external
+}
+
+// adopt makes a mapping explicit, however it came about.
+func (g *Gateway) adopt(ref uint32) {
+	m := g.mapping(ref)
+	if m.flags&wide != 0 {
+		m.flags |= explicit
+		return
+	}
+	if m.proto != ip.TCP || m.filtering() == AddressDependent {
+		g.dropRemotes(ref) // they are remembered otherwise from now on
+	}
+	g.unlist(ref, m)
+	g.disown(m)
+	if m.flags&symmetric != 0 {
+		g.symmetrics--
+	}
+	g.letGo(m.whom())
+	m.remote, m.rport = 0, 0
+	m.flags = wide | explicit | mappingFlags(AddressAndPortDependent)*filterBit
+	g.wides++
+	if !g.list(ref, m) {
+		g.seconds = append(g.seconds, ref)
+		m.flags |= unlisted
+	}
+}
+
+// unmap ends what Map gave. What goes through the mapping goes on.
+func (g *Gateway) unmap(ref uint32) {
+	gr := g.grants[ref]
+	delete(g.grants, ref)
+	m := g.mapping(ref)
+	m.flags &^= explicit
+	g.erase(gr.session)
+	g.dropIfEmpty(ref, m)
+}
+
+// Unmap ends what Map opened at an external endpoint. Connections that are
+// open go on. It reports whether there was such a mapping.
+func (g *Gateway) Unmap(now time.Time, proto ip.Proto, external netip.AddrPort) bool {
+	g.advance(now)
+	ref := uint32(0)
+	if r := g.roles.of(external.Addr()); r.external != identity {
+		if p := g.externals[r.external].pools[proto&3]; p != nil {
+			ref = p.ref(external.Port())
+		}
+	} else {
+		ref = g.mappingOf(keyOf(proto, Outside, g.lookup(external))|keyForMap, 0)
+	}
+	if ref == 0 || g.grants[ref] == nil {
+		return false
+	}
+	g.unmap(ref)
+	return true
+}
+
+// forget drops a mapping with all that it has.
+func (g *Gateway) forget(ref uint32) {
+	m := g.mapping(ref)
+	if gr := g.grants[ref]; gr != nil {
+		delete(g.grants, ref)
+		m.flags &^= explicit
+		g.erase(gr.session)
+	}
+	if m.first.mapping == 0 && m.first.sibling == 0 {
+		g.dropMapping(ref)
+		return
+	}
+	g.dropRemotes(ref)
+}
+
+// admits reports whether a remote may come in.
+func (gr *grant) admits(remote netip.AddrPort) bool {
+	return len(gr.remotes) == 0 || slices.ContainsFunc(gr.remotes, func(r Remotes) bool {
+		return r.Prefix.Contains(remote.Addr()) && (r.Port == 0 || r.Port == remote.Port())
+	})
+}
+
+// External is the address that an internal one has outside, or would get now;
+// invalid where there is none.
+func (g *Gateway) External(internal netip.Addr) netip.Addr {
+	if !g.translates(internal) {
+		return internal
+	}
+	if i, static := g.fixed[internal]; static {
+		return g.externals[i].addr
+	}
+	if len(g.dynamic) == 0 {
+		return netip.Addr{}
+	}
+	e := g.lookup(netip.AddrPortFrom(internal, 0))
+	if ref := g.hostOf(e); ref != 0 {
+		if i := g.hosts.slab.at(ref).external; i != identity {
+			return g.externals[i].addr
+		}
+	}
+	return g.externals[g.dynamic[int(g.hostHash(e))%len(g.dynamic)]].addr
+}

@@ -1,0 +1,68 @@
+package nat
+
+// restingPort is a port that was freed and is not given out yet.
+type restingPort struct {
+	until int64
+	host  uint32
+	port  uint16
+	addr  uint8
+	proto uint8
+}
+
+// resting is a heap of ports, the next to be given out again first.
+type resting []restingPort
+
+func (h resting) due() int64 {
+	if len(h) == 0 {
+		return never
+	}
+	return h[0].until
+}
+
+func (h *resting) push(r restingPort) {
+	*h = append(*h, r)
+	all := *h
+	for i := len(all) - 1; i > 0; {
+		up := (i - 1) / 2
+		if all[up].until <= all[i].until {
+			return
+		}
+		all[up], all[i] = all[i], all[up]
+		i = up
+	}
+}
+
+func (h *resting) pop() restingPort {
+	all := *h
+	first := all[0]
+	all[0] = all[len(all)-1]
+	all = all[:len(all)-1]
+	*h = all
+	for i := 0; ; {
+		least := i
+		for down := 2*i + 1; down <= 2*i+2 && down < len(all); down++ {
+			if all[down].until < all[least].until {
+				least = down
+			}
+		}
+		if least == i {
+			return first
+		}
+		all[least], all[i] = all[i], all[least]
+		i = least
+	}
+}
+
+// unhold gives free what has rested long enough.
+func (g *Gateway) unhold() {
+	for g.held.due() <= g.now {
+		r := g.held.pop()
+		if e := &g.externals[r.addr]; e.live && e.pools[r.proto] != nil {
+			e.pools[r.proto].release(r.port)
+		}
+		if r.host != 0 {
+			g.hosts.slab.at(r.host).resting--
+			g.leaveHost(r.host)
+		}
+	}
+}

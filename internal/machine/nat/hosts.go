@@ -1,0 +1,120 @@
+package nat
+
+// host is an internal address that has mappings, or ports that rest.
+type host struct {
+	addr     endpoint // port 0
+	mappings uint32
+	resting  uint32
+	next     uint32 // in a free element
+	block    uint16 // which block of external's ports is its own
+	last     uint16 // allocated last by Sequential in the block
+	external uint8  // the external address that it is paired with; identity: none yet
+	blocked  bool   // it has a block
+}
+
+func (h *host) link() *uint32 { return &h.next }
+
+// hosts finds hosts by address.
+type hosts struct {
+	slab  slab[host, *host]
+	index index
+}
+
+func (g *Gateway) hostHash(addr endpoint) uint32 { return g.seeds.sum(uint64(addr), 0) }
+
+// hostOf is 0 where the address has nothing.
+func (g *Gateway) hostOf(addr endpoint) uint32 {
+	hash := g.hostHash(addr)
+	p := g.hosts.index.page(hash)
+	ref, at := p.seek(hash, 0)
+	for ref != 0 && g.hosts.slab.at(ref).addr != addr {
+		ref, at = p.seek(hash, at)
+	}
+	return ref
+}
+
+// enterHost is hostOf for one that will have a mapping; 0: no memory.
+func (g *Gateway) enterHost(addr endpoint) uint32 {
+	if ref := g.hostOf(addr); ref != 0 {
+		return ref
+	}
+	ref, h := g.hosts.slab.take()
+	h.addr, h.external = addr, identity
+	if !g.hosts.index.add(g.hostHash(addr), ref) {
+		g.hosts.slab.give(ref)
+		return 0
+	}
+	if addr&isIPv6 != 0 {
+		g.six.slab.at(addr.number()).uses++
+	}
+	return ref
+}
+
+// leaveHost forgets a host that has nothing left.
+func (g *Gateway) leaveHost(ref uint32) {
+	h := g.hosts.slab.at(ref)
+	if h.mappings != 0 || h.resting != 0 {
+		return
+	}
+	g.dropBlock(h)
+	g.hosts.index.remove(g.hostHash(h.addr), ref)
+	g.letGo(h.addr)
+	g.hosts.slab.give(ref)
+}
+
+// pair chooses the external address of a host, and its block of ports where
+// hosts have one. False: there is none left.
+func (g *Gateway) pair(h *host) bool {
+	if h.external != identity && g.externals[h.external].live {
+		return true
+	}
+	g.dropBlock(h)
+	n := len(g.dynamic)
+	if n == 0 {
+		return false
+	}
+	first := int(g.hostHash(h.addr)) % n
+	for i := range n {
+		h.external = g.dynamic[(first+i)%n]
+		if g.cfg.Ports.Block == 0 || g.takeBlock(h) {
+			return true
+		}
+	}
+	h.external = identity
+	return false
+}
+
+// takeBlock gives a host a block of its external address's ports, at random.
+func (g *Gateway) takeBlock(h *host) bool {
+	e := &g.externals[h.external]
+	n := uint32(g.within.size() / g.cfg.Ports.Block)
+	if e.blocks == nil {
+		e.blocks = make([]uint64, (n+63)/64)
+	}
+	from := g.rnd.Uint32N(n)
+	for i := range n {
+		if b := (from + i) % n; e.blocks[b/64]>>(b%64)&1 == 0 {
+			e.blocks[b/64] |= 1 << (b % 64)
+			h.block, h.blocked = uint16(b), true
+			r := g.blockRange(h)
+			h.last = r.first + uint16(g.rnd.Uint32N(uint32(r.size())))
+			return true
+		}
+	}
+	return false
+}
+
+func (g *Gateway) dropBlock(h *host) {
+	if h.blocked {
+		if e := &g.externals[h.external]; e.live {
+			e.blocks[h.block/64] &^= 1 << (h.block % 64)
+		}
+		h.blocked = false
+	}
+}
+
+func (g *Gateway) blockRange(h *host) portRange {
+	n := g.cfg.Ports.Block
+	first := int(g.within.first) + int(h.block)*n
+	return portRange{uint16(first), uint16(first + n - 1)}
+}
