@@ -20,8 +20,12 @@ func (r *Router) heed(now time.Time) {
 		case dhcp.LostAddress:
 			r.external = netip.Addr{}
 		}
-		if r.external != was {
-			r.moveOutside(now, e)
+		if r.external == was {
+			continue
+		}
+		r.moveOutside(now, e)
+		if r.ports != nil {
+			r.ports.AddressChanged(now)
 		}
 	}
 }
@@ -33,21 +37,11 @@ func (r *Router) moveOutside(now time.Time, e dhcp.ClientEvent) {
 	if r.external.IsValid() {
 		own = append([]netip.Addr{r.external}, own...)
 	}
-	if err := r.setOutside(now, own); err != nil {
+	if err := r.nat.SetOwn(now, nat.Outside, own); err != nil {
 		r.external, e.Why = netip.Addr{}, err.Error()
 	}
 	r.say(Event{Kind: OutsideAddress, Outside: r.external, Grant: e.Grant, Why: e.Why})
-}
-
-func (r *Router) setOutside(now time.Time, own []netip.Addr) error {
-	if err := r.setOwn(now, own); err != nil {
-		return err
-	}
-	if r.ports != nil {
-		r.ports.AddressChanged(now)
-	}
 	r.busy = true
-	return nil
 }
 
 // SetOutside gives the router other addresses outside, where they do not come
@@ -56,9 +50,13 @@ func (r *Router) SetOutside(now time.Time, addrs []netip.Addr) error {
 	if r.cfg.OutsideDHCP {
 		return errors.New("router: the outside address comes from DHCP")
 	}
-	if err := r.setOutside(now, addrs); err != nil {
+	if err := r.nat.SetOwn(now, nat.Outside, addrs); err != nil {
 		return err
 	}
+	if r.ports != nil {
+		r.ports.AddressChanged(now)
+	}
+	r.busy = true
 	r.cfg.NAT.Own[nat.Outside] = slices.Clone(addrs)
 	e := Event{Kind: OutsideAddress}
 	if i := slices.IndexFunc(addrs, netip.Addr.Is4); i >= 0 {

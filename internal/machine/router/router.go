@@ -93,7 +93,7 @@ func (r *Router) gateway(now time.Time) (err error) {
 	if r.nat, err = nat.New(later); err != nil {
 		return err
 	}
-	return r.setOwn(now, own[nat.Outside])
+	return r.nat.SetOwn(now, nat.Outside, own[nat.Outside])
 }
 
 // unassigned is the address of nobody in particular (RFC 7600 section 4.8): the
