@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"time"
+)
+
+// httpProxy is a proxy that its clients know of (RFC 9110 sections 3.7 and
+// 9.3.6).
+func (s *Server) httpProxy() http.Handler {
+	plain := s.forward(func(*httputil.ProxyRequest) {})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodConnect:
+			s.connect(w, r)
+		case r.URL.Scheme == "http" && r.URL.Host != "":
+			plain.ServeHTTP(w, r)
+		default:
+			http.Error(w, "this is a proxy", http.StatusBadRequest)
+		}
+	})
+}
+
+// forward passes requests on, without what belongs to one hop alone.
+func (s *Server) forward(rewrite func(*httputil.ProxyRequest)) *httputil.ReverseProxy {
+	transport := &http.Transport{
+		DialContext: s.dial, DisableCompression: true, MaxConnsPerHost: s.cfg.Max, MaxIdleConns: s.cfg.Max,
+		IdleConnTimeout: time.Minute, ResponseHeaderTimeout: s.cfg.Idle, MaxResponseHeaderBytes: maxHeader,
+	}
+	s.track(&closer{transport.CloseIdleConnections})
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			rewrite(r)
+			r.Out.Header.Add("Via", "1.1 gateway") // RFC 9110 section 7.6.3
+		},
+		Transport: transport, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0),
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { refuse(w, err) },
+	}
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	if errors.Is(err, ErrForbidden) {
+		http.Error(w, "nobody may go there", http.StatusForbidden)
+		return
+	}
+	http.Error(w, "the other end does not answer", http.StatusBadGateway)
+}
+
+// closer is a function to call at Close.
+type closer struct{ f func() }
+
+func (c *closer) Close() error { c.f(); return nil }
+
+// connect answers CONNECT, and relays.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+	if _, _, err := net.SplitHostPort(r.Host); err != nil {
+		http.Error(w, "no such port", http.StatusBadRequest)
+		return
+	}
+	remote, err := s.dial(r.Context(), "tcp", r.Host)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	client, rest, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		remote.Close()
+		return
+	}
+	client.SetDeadline(time.Time{})
+	if _, err := io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
+		client.Close()
+		remote.Close()
+		return
+	}
+	s.relay(buffered{client.(*conn), rest.Reader}, remote)
+}
+
+// buffered is a connection of which something has been read already.
+type buffered struct {
+	*conn
+	r *bufio.Reader
+}
+
+func (b buffered) Read(p []byte) (int, error) {
+	if b.r.Buffered() > 0 {
+		return b.r.Read(p)
+	}
+	return b.conn.Read(p)
+}
+
+type connKey struct{}
+
+// connContext lets handlers see their connection.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}

@@ -1,0 +1,320 @@
+// Package proxy is what a gateway relays itself instead of forwarding: an HTTP
+// proxy, a SOCKS5 proxy (RFC 1928), and a transparent one. It takes listeners
+// and a dialer, so it runs in a gateway's namespace and in the simulator.
+//
+// The HTTP proxy takes CONNECT and requests with a whole URL. The SOCKS5 proxy
+// asks for no password, and knows CONNECT and UDP ASSOCIATE. The transparent
+// one speaks HTTP on port 80 and lets TLS pass on every other port: what is
+// neither does not get through.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config is what the proxies run on.
+type Config struct {
+	// Dial connects to the outside, ListenPacket opens UDP sockets for SOCKS5's
+	// associations, as net.Dialer and net.ListenConfig do. Names are for Dial
+	// to know.
+	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
+	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
+	// Original is where a connection that came to the transparent proxy from a
+	// client was to go.
+	Original func(client netip.AddrPort) (remote netip.AddrPort, ok bool)
+	// Max bounds the connections from the inside, those to each proxy apart;
+	// zero is 256. One more is closed at once.
+	Max int
+	// Idle ends a connection that is relayed and silent; zero is 10 minutes.
+	Idle time.Duration
+}
+
+// ErrForbidden is what Dial says of destinations that are nobody's business.
+var ErrForbidden = errors.New("proxy: forbidden")
+
+// Listeners are where the proxies are; nil is none.
+type Listeners struct {
+	HTTP, SOCKS, Transparent net.Listener
+}
+
+const (
+	defaultMax  = 256
+	defaultIdle = 10 * time.Minute
+	startTime   = 10 * time.Second // to say what is wanted
+	lingerTime  = time.Second
+	dialTime    = 30 * time.Second
+	maxHeader   = 64 << 10
+)
+
+// Server is proxies that run.
+type Server struct {
+	cfg    Config
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	open   map[io.Closer]struct{}
+}
+
+// Serve runs the proxies until Close.
+func Serve(l Listeners, cfg Config) *Server {
+	if cfg.Max == 0 {
+		cfg.Max = defaultMax
+	}
+	if cfg.Idle == 0 {
+		cfg.Idle = defaultIdle
+	}
+	s := &Server{cfg: cfg, open: map[io.Closer]struct{}{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if l.HTTP != nil {
+		s.serveHTTP(s.limit(l.HTTP), s.httpProxy())
+	}
+	if l.SOCKS != nil {
+		s.accept(s.limit(l.SOCKS), s.socks)
+	}
+	if l.Transparent != nil {
+		s.transparent(s.limit(l.Transparent))
+	}
+	return s
+}
+
+// Close ends the proxies and every connection, and waits.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	open := s.open
+	s.open = nil
+	s.mu.Unlock()
+	s.cancel()
+	for c := range open {
+		c.Close()
+	}
+	s.wg.Wait()
+	return nil
+}
+
+// begin has Close wait for s.wg.Done; it does not once the server is closed.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.wg.Add(1)
+	}
+	return !s.closed
+}
+
+// run runs f in a goroutine that Close waits for.
+func (s *Server) run(f func()) bool {
+	if !s.begin() {
+		return false
+	}
+	go func() {
+		defer s.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// track has Close close c. It closes it itself once the server is closed.
+func (s *Server) track(c io.Closer) {
+	s.mu.Lock()
+	closed := s.closed
+	if !closed {
+		s.open[c] = struct{}{}
+	}
+	s.mu.Unlock()
+	if closed {
+		c.Close()
+	}
+}
+
+func (s *Server) untrack(c io.Closer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, c)
+}
+
+// accept hands connections to handle, each in a goroutine, and closes them
+// after it.
+func (s *Server) accept(l net.Listener, handle func(net.Conn)) {
+	s.run(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if !s.run(func() { defer c.Close(); handle(c); linger(c) }) {
+				c.Close()
+			}
+		}
+	})
+}
+
+// serveHTTP serves HTTP requests.
+func (s *Server) serveHTTP(l net.Listener, h http.Handler) {
+	var counted sync.Map
+	server := &http.Server{
+		Handler: s.counted(h), ReadHeaderTimeout: startTime, IdleTimeout: s.cfg.Idle, MaxHeaderBytes: maxHeader,
+		ErrorLog: log.New(io.Discard, "", 0), ConnContext: connContext, BaseContext: func(net.Listener) context.Context { return s.ctx },
+		// Close of http.Server does not wait for its goroutines.
+		ConnState: func(c net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				if s.begin() {
+					counted.Store(c, nil)
+				}
+			case http.StateClosed, http.StateHijacked:
+				if _, ok := counted.LoadAndDelete(c); ok {
+					s.wg.Done()
+				}
+			}
+		},
+	}
+	s.track(server)
+	s.run(func() { server.Serve(l) })
+}
+
+// counted has Close wait for every request, also those that hijack.
+func (s *Server) counted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.begin() {
+			defer s.wg.Done()
+			h.ServeHTTP(w, r)
+		}
+	})
+}
+
+// dial connects to the outside.
+func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	c, err := s.cfg.Dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return s.newConn(c, func() {}), nil
+}
+
+// conn is a connection that Close closes.
+type conn struct {
+	net.Conn
+	s     *Server
+	once  sync.Once
+	after func()
+}
+
+func (s *Server) newConn(c net.Conn, after func()) *conn {
+	tracked := &conn{Conn: c, s: s, after: after}
+	s.track(tracked)
+	return tracked
+}
+
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() {
+		c.after()
+		c.s.untrack(c)
+	})
+	return err
+}
+
+// CloseWrite ends what is written, where the connection can say so.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return c.Close()
+}
+
+// linger hears out a client that sends more than was read: a reset would take
+// the last answer from it.
+func linger(c net.Conn) {
+	if c.(*conn).CloseWrite() == nil {
+		c.SetReadDeadline(time.Now().Add(lingerTime))
+		io.CopyN(io.Discard, c, maxHeader)
+	}
+}
+
+// limited closes connections that are too many.
+type limited struct {
+	net.Listener
+	s *Server
+	n atomic.Int64
+}
+
+func (s *Server) limit(l net.Listener) net.Listener {
+	limited := &limited{Listener: l, s: s}
+	s.track(limited)
+	return limited
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.n.Add(1) <= int64(l.s.cfg.Max) {
+			return l.s.newConn(c, func() { l.n.Add(-1) }), nil
+		}
+		l.n.Add(-1)
+		c.Close()
+	}
+}
+
+// relay copies between two connections until both directions have ended, or
+// neither has said anything for long. It closes both.
+func (s *Server) relay(a, b net.Conn) {
+	defer a.Close()
+	defer b.Close()
+	var heard atomic.Int64 // when either was last heard, in nanoseconds from start
+	start := time.Now()
+	var wg sync.WaitGroup
+	for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
+		wg.Go(func() {
+			if s.copy(way[1], way[0], start, &heard) != nil {
+				a.Close()
+				b.Close()
+				return
+			}
+			way[1].(interface{ CloseWrite() error }).CloseWrite()
+		})
+	}
+	wg.Wait()
+}
+
+// copy copies until src ends.
+func (s *Server) copy(dst, src net.Conn, start time.Time, heard *atomic.Int64) error {
+	buf := make([]byte, 32<<10)
+	for {
+		src.SetReadDeadline(start.Add(time.Duration(heard.Load()) + s.cfg.Idle))
+		n, err := src.Read(buf)
+		if n > 0 {
+			heard.Store(int64(time.Since(start)))
+			dst.SetWriteDeadline(time.Now().Add(s.cfg.Idle))
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		var late net.Error
+		switch {
+		case err == io.EOF:
+			return nil
+		case errors.As(err, &late) && late.Timeout() && time.Since(start) < time.Duration(heard.Load())+s.cfg.Idle:
+			continue // the other direction was heard meanwhile
+		case err != nil:
+			return err
+		}
+	}
+}
