@@ -55,6 +55,20 @@ func BenchmarkRouter(b *testing.B) {
 	})
 }
 
+// BenchmarkLook is what a packet costs that is for the gateway: a packet out
+// and one in.
+func BenchmarkLook(b *testing.B) {
+	l := fullRouter(b)
+	r := l.home
+	out, in := udp(host, remote), udp(remote, l.leaves(host))
+	for b.Loop() {
+		if r.takes(epoch, nat.Inside, mac(50), out, nat.Offload{}) || toMany(out) ||
+			r.takes(epoch, nat.Outside, mac(1), in, nat.Offload{}) || toMany(in) {
+			b.Fatal("taken")
+		}
+	}
+}
+
 func TestNoAllocationPerPacket(t *testing.T) {
 	l := fullRouter(t)
 	public := l.leaves(host)

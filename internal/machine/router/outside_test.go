@@ -370,3 +370,5 @@ func TestOutsideConfigIsChecked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func portAt(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
