@@ -132,5 +132,8 @@ func (r *Router) Reset(now time.Time) {
 	if r.ports != nil {
 		r.ports.Reset(now)
 	}
+	if r.proxy != nil {
+		r.proxy.Reset()
+	}
 	r.busy = true
 }

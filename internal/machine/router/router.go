@@ -23,6 +23,7 @@ import (
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 	"github.com/bodkin-net/bodkin/internal/machine/portmap"
+	"github.com/bodkin-net/bodkin/internal/machine/redirect"
 )
 
 // MAC is the hardware address of a network interface.
@@ -45,6 +46,12 @@ type Config struct {
 
 	// PortMap is answered at the router's first IPv4 address inside.
 	PortMap portmap.Behaviour
+
+	// Redirect are the ports of TCP connections from inside to the outside
+	// that end at RedirectTo, a port of the router's own stack: a transparent
+	// proxy is there. IPv4 alone.
+	Redirect   []uint16
+	RedirectTo uint16
 }
 
 // Router is the machine. It is not safe for concurrent use.
@@ -52,10 +59,11 @@ type Router struct {
 	cfg    Config
 	nat    *nat.Gateway
 	rnd    *rand.Rand
-	inside [4]byte          // where the services are
-	server *dhcp.Server     // nil: none
-	client *dhcp.Client     // nil: none
-	ports  *portmap.Machine // nil: none
+	inside [4]byte            // where the services are
+	server *dhcp.Server       // nil: none
+	client *dhcp.Client       // nil: none
+	ports  *portmap.Machine   // nil: none
+	proxy  *redirect.Redirect // nil: none
 
 	external netip.Addr // from the lease; invalid: none now
 	busy     bool       // something else than the gateway may have packets
@@ -130,6 +138,11 @@ func (r *Router) services(now time.Time) (err error) {
 			return err
 		}
 	}
+	if len(r.cfg.Redirect) > 0 {
+		if r.proxy, err = r.newRedirect(); err != nil {
+			return err
+		}
+	}
 	r.busy = true
 	return nil
 }
@@ -170,6 +183,9 @@ func (r *Router) Handle(now time.Time, from nat.Side, link MAC, pkt []byte, off 
 	}
 	if toMany(pkt) {
 		return nat.Verdict{Action: nat.Drop, Reason: nat.BadAddress}
+	}
+	if r.proxy != nil {
+		return r.handleRedirected(now, from, pkt, off)
 	}
 	return r.nat.Handle(now, from, pkt, off)
 }
