@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/bodkin-net/bodkin/internal/lab/igd"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
 
@@ -18,8 +20,10 @@ type Gateway struct {
 	data   scenario.Gateway
 	router *router.Router
 	ports  [nat.Local]*port // by side; without a DMZ, nil there
+	fixed  []netip.Addr     // outside, those that are not from DHCP
 	self   *Host
 	wake   wake
+	upnp   *igd.Server // nil: none
 }
 
 func (g *Gateway) translates(a netip.Addr) bool { return a.Is4() && g.data.NAT.Mode == nat.Translate }
@@ -36,7 +40,10 @@ func (g *Gateway) start() (err error) {
 			MaxMappings: g.data.MaxMappings,
 			Rand:        rand.NewPCG(g.n.opt.Seed, hash(g.name)),
 		},
-		DHCP: g.data.DHCP,
+		DHCP:        g.data.DHCP,
+		OutsideDHCP: g.data.Outside.DHCP,
+		OutsideMAC:  out.mac,
+		PortMap:     g.data.PortMap,
 	}
 	for side, p := range g.ports {
 		if p != nil {
@@ -51,6 +58,7 @@ func (g *Gateway) start() (err error) {
 	for _, s := range g.data.Static {
 		out.segment.claim(s.External, out)
 	}
+	g.fixed = out.addrs
 	g.wake = newWake(g.n, func() {
 		g.router.HandleTimeout(g.n.time())
 		g.drain()
@@ -59,6 +67,25 @@ func (g *Gateway) start() (err error) {
 		return err
 	}
 	g.drain()
+	if g.data.PortMap.UPnP {
+		return g.serveUPnP()
+	}
+	return nil
+}
+
+// serveUPnP answers UPnP's HTTP requests on the gateway itself.
+func (g *Gateway) serveUPnP() error {
+	l, err := g.self.listen(portmap.HTTPPort)
+	if err != nil {
+		return err
+	}
+	g.upnp = igd.Serve(l, func(r portmap.HTTPRequest) portmap.Response {
+		g.n.enter()
+		defer g.n.leave()
+		answer := g.router.HTTP(g.n.time(), r)
+		g.drain()
+		return answer
+	})
 	return nil
 }
 
@@ -152,6 +179,14 @@ func (g *Gateway) drain() {
 	}
 	for e, ok := g.router.Event(); ok; e, ok = g.router.Event() {
 		n.note(g.name, e.String())
+		if e.Kind == router.OutsideAddress && g.data.Outside.DHCP {
+			addrs := g.fixed
+			if e.Outside.IsValid() {
+				addrs = append([]netip.Addr{e.Outside}, g.fixed...)
+			}
+			g.ports[nat.Outside].setAddrs(addrs)
+			n.readdressed.Broadcast()
+		}
 	}
 	g.wake.set(g.router.NextTimeout())
 }

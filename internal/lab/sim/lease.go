@@ -101,6 +101,11 @@ func (l *lease) heed(e dhcp.ClientEvent) {
 }
 
 func (n *Network) configured() bool {
+	for _, g := range n.gateways {
+		if _, ok := g.router.Outside(); g.data.Outside.DHCP && !ok {
+			return false
+		}
+	}
 	for _, h := range n.hosts {
 		o := h.at.(*outlet)
 		if o.lease == nil {

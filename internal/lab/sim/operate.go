@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
 // What can be done to a network while it runs.
@@ -40,22 +41,56 @@ func (n *Network) RebootGateway(name string) error {
 	return nil
 }
 
-// NewLease has a host lose its address by DHCP: whoever leases it forgets that,
-// the plug is pulled and put in again, and it gets another one.
-func (n *Network) NewLease(host string) error {
+// NewLease has a host or a gateway lose its address by DHCP: whoever leases it
+// forgets that, the plug is pulled and put in again, and it gets another one.
+// Where the address outside a gateway is a fixed one, addrs are those that it
+// has from now on.
+func (n *Network) NewLease(name string, addrs ...netip.Prefix) error {
 	n.enter()
 	defer n.leave()
-	h := n.hosts[host]
-	if h == nil {
-		return fmt.Errorf("sim: no host %q", host)
+	if err := n.newLease(name, addrs); err != nil {
+		return fmt.Errorf("sim: %s: %w", name, err)
 	}
-	o := h.at.(*outlet)
-	if o.lease == nil {
-		return fmt.Errorf("sim: %s: its address does not come from DHCP", host)
+	return nil
+}
+
+func (n *Network) newLease(name string, prefixes []netip.Prefix) error {
+	if h := n.hosts[name]; h != nil && len(prefixes) == 0 {
+		o := h.at.(*outlet)
+		if o.lease == nil {
+			return errors.New("its address does not come from DHCP")
+		}
+		o.p.forgotten()
+		o.lease.client.Reboot(n.time())
+		o.lease.drain()
+		return nil
 	}
-	o.p.forgotten()
-	o.lease.client.Reboot(n.time())
-	o.lease.drain()
+	g := n.gateways[name]
+	if g == nil {
+		return errors.New("there is no such gateway")
+	}
+	out := g.ports[nat.Outside]
+	if len(prefixes) == 0 {
+		if !g.data.Outside.DHCP {
+			return errors.New("its address does not come from DHCP: say which it is to have")
+		}
+		out.forgotten()
+		if err := g.router.Renumber(n.time()); err != nil {
+			return err
+		}
+		g.drain()
+		return nil
+	}
+	addrs, err := out.segment.admit(prefixes)
+	if err == nil {
+		err = g.router.SetOutside(n.time(), addrs)
+	}
+	if err != nil {
+		return err
+	}
+	out.setAddrs(addrs)
+	g.fixed = out.addrs
+	g.drain()
 	return nil
 }
 

@@ -105,6 +105,11 @@ func (n *Network) Close() error {
 	}
 	n.mu.Unlock()
 	n.firing.Wait()
+	for _, g := range n.gateways {
+		if g.upnp != nil {
+			g.upnp.Close()
+		}
+	}
 	return nil
 }
 
