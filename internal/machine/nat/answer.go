@@ -76,6 +76,7 @@ func (g *Gateway) refused(from Side, p *ip.Packet) {
 	if p.Proto == ip.TCP {
 		how = Reset
 	}
+	g.restore(p)
 	g.say(from, g.answer(from, p, how))
 }
 
@@ -142,9 +143,13 @@ func (g *Gateway) speaker(side Side, p *ip.Packet) netip.Addr {
 	return to // a firewall without addresses speaks for whom it protects
 }
 
-// restore gives the packet at hand the endpoints back that it came with, to be
-// quoted.
+// restore gives the packet at hand the endpoints and the numbers back that it
+// came with, to be quoted.
 func (g *Gateway) restore(p *ip.Packet) {
+	if g.tracking && p.Proto == ip.TCP && !p.Headless {
+		p.SetSeq(g.cameSeq)
+		p.SetAck(g.cameAck)
+	}
 	if p.Is4() {
 		if p.Src != g.cameFrom {
 			p.SetSrc(g.cameFrom)

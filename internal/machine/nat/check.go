@@ -41,6 +41,18 @@ func (g *Gateway) check() error {
 	case b.Ports.PerHost < 0 || b.Ports.HoldDown < 0 || b.Ports.HoldDown > longest:
 		return errors.New("nat: negative limit")
 	}
+	if b.Mode == Open && b.Content.WebOnly {
+		return errors.New("nat: only who remembers connections can tell what they carry")
+	}
+	for _, mtu := range g.cfg.MTU {
+		if mtu != 0 && (mtu < leastMTU || mtu > 65535) {
+			return fmt.Errorf("nat: MTU %d", mtu)
+		}
+	}
+	u := &b.Unsolicited
+	if u.TCP > Prohibited || u.Other > Prohibited || u.After < 0 || u.After > longest {
+		return fmt.Errorf("nat: unknown answers %+v", *u)
+	}
 	t := &b.Timers
 	for _, d := range []time.Duration{t.UDP, t.ICMP, t.Transitory, t.Established, t.AfterFIN, t.AfterRST} {
 		if d < 0 || d > longest {

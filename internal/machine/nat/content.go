@@ -110,6 +110,25 @@ func (g *Gateway) inspect(f *flow, p *ip.Packet) Reason {
 	return None
 }
 
+// glance asks the content filter about a packet where nothing is remembered of
+// others.
+func (g *Gateway) glance(to Side, p *ip.Packet) Verdict {
+	c := &g.content
+	if !c.active() {
+		return forward(to)
+	}
+	b := p.Payload()
+	if c.BlockSTUN && !p.Headless && p.Proto != ip.ICMP && isSTUN(b) {
+		return drop(BadContent)
+	}
+	if c.next != nil {
+		if _, found := c.scan(0, b); found {
+			return drop(BadContent)
+		}
+	}
+	return forward(to)
+}
+
 // isSTUN says whether a STUN message is all of a datagram, or begins a TCP
 // segment (RFC 8489 section 5).
 func isSTUN(b []byte) bool {

@@ -195,3 +195,17 @@ func TestWebOnly(t *testing.T) {
 		})
 	}
 }
+
+// A router that remembers nothing still looks into each packet.
+func TestContentInModeOpen(t *testing.T) {
+	g := newBench(t, Behaviour{Mode: Open, Content: Content{BlockSTUN: true, Block: []string{"evil"}}})
+	stun := "\x00\x01\x00\x00\x21\x12\xa4\x42............"
+	for payload, want := range map[string]Verdict{"fine": forward(Outside), "an evil one": drop(BadContent), stun: drop(BadContent)} {
+		if v := g.Outbound(g.now, ip.AppendUDP(nil, x, y1, 64, []byte(payload))); v != want {
+			t.Errorf("%q: %+v", payload, v)
+		}
+	}
+	if _, err := New(Config{Rand: rand.NewPCG(1, 1), Behaviour: Behaviour{Mode: Open, Content: Content{WebOnly: true}}}); err == nil {
+		t.Error("WebOnly without state was taken")
+	}
+}

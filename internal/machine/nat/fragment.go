@@ -33,8 +33,9 @@ type cutPacket struct {
 	expires int64
 	fate    fate
 	verdict Verdict
-	// The addresses that the first part left with.
+	// The addresses and the number that the first part left with.
 	src, dst netip.Addr
+	number   uint16
 	// spans are the bytes that have come, in order, never touching each other.
 	spans  []span
 	length int // of all, once the last part has come
@@ -127,6 +128,8 @@ func (g *Gateway) firstPart(from, dst Side, t *cutPackets, c *cutPacket, p *ip.P
 	}
 	c.fate, c.verdict = passed, v
 	c.src, c.dst = p.Src.Addr(), p.Dst.Addr()
+	id, _, _ := p.Part()
+	c.number = uint16(id)
 	g.released = c.held
 	t.bytes -= c.bytes
 	c.held, c.bytes = nil, 0
@@ -155,17 +158,31 @@ func (g *Gateway) release(from Side) {
 	g.released, g.releasing = nil, cutPacket{}
 }
 
-// address gives a later part the addresses that the first one left with.
+// address gives a later part the addresses and the number that the first one
+// left with.
 func (c *cutPacket) address(p *ip.Packet) {
 	if !p.Is4() {
 		return
 	}
+	p.SetNumber(c.number)
 	if p.Src.Addr() != c.src {
 		p.SetSrc(netip.AddrPortFrom(c.src, 0))
 	}
 	if p.Dst.Addr() != c.dst {
 		p.SetDst(netip.AddrPortFrom(c.dst, 0))
 	}
+}
+
+// number gives a packet of a host that shares its address with others a number
+// of the gateway's own (RFC 7857 section 10, RFC 6864 section 5.3.1).
+func (g *Gateway) number(p *ip.Packet) {
+	if !p.Numbered() {
+		return
+	}
+	a := p.Dst.Addr().As4()
+	n := &g.numbers[a[3]^a[2]^a[1]^a[0]^byte(p.Proto)]
+	*n++
+	p.SetNumber(*n)
 }
 
 // take notes the bytes of a part. Not fresh: all of them have come before. Not

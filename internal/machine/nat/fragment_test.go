@@ -331,3 +331,30 @@ func TestPingInParts(t *testing.T) {
 		t.Errorf("%d packets", len(left))
 	}
 }
+
+// RFC 7857 section 10: packets that may be cut get a number of the gateway's,
+// all parts of one the same, and others keep theirs.
+func TestRFC7857Section10Numbers(t *testing.T) {
+	g := newBench(t, Behaviour{})
+	seen := map[uint16]bool{}
+	for i := range byte(20) {
+		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1 + i%2}), 5000)
+		pkt := ip.AppendUDP(nil, src, y1, 64, make([]byte, 3000))
+		left, _ := g.give(Inside, cutUp(t, pkt, uint16(i/2), 1500))
+		whole(t, left)
+		id := binary.BigEndian.Uint16(left[0][4:])
+		if seen[id] {
+			t.Errorf("number %d twice", id)
+		}
+		seen[id] = true
+		for _, part := range left {
+			if binary.BigEndian.Uint16(part[4:]) != id {
+				t.Errorf("parts have numbers %d and %d", id, binary.BigEndian.Uint16(part[4:]))
+			}
+		}
+	}
+	p, _ := g.pass(g.Outbound, udpPacket(x, y1))
+	if p.Numbered() || p.Data[4]|p.Data[5] != 0 {
+		t.Errorf("a packet that may not be cut has number %x", p.Data[4:6])
+	}
+}

@@ -102,6 +102,7 @@ type Gateway struct {
 	offload          Offload        // of the packet at hand
 	dst              role           // of its destination
 	cameFrom, cameTo netip.AddrPort // its endpoints when it came
+	cameSeq, cameAck uint32         // and its numbers, where tracks are kept
 	replaced         bool           // packet is another one than was given
 	quoted           ip.Packet      // the packet that it quotes
 	segment          segment        // the TCP segment in it
@@ -117,8 +118,9 @@ type Gateway struct {
 	late      lateAnswers
 	soon      int64 // when overdue has something to do
 	cut       [sides]cutPackets
-	released  [][]byte  // parts that go with the packet at hand
-	releasing cutPacket // and what they are parts of
+	numbers   [256]uint16 // the last ones given to packets, by destination
+	released  [][]byte    // parts that go with the packet at hand
+	releasing cutPacket   // and what they are parts of
 }
 
 // New refuses what no gateway can be.
@@ -207,6 +209,9 @@ func (g *Gateway) Reset() {
 	g.queue = nil
 	g.tracks, g.late, g.cut = tracks{}, lateAnswers{}, [sides]cutPackets{}
 	g.soon = never
+	for i := range g.numbers {
+		g.numbers[i] = uint16(g.rnd.Uint32())
+	}
 }
 
 // Handle handles a packet that came in from a side. It is edited in place;
@@ -229,5 +234,8 @@ func (g *Gateway) handle(from Side, pkt []byte, off Offload) Verdict {
 	p.Partial = off.PartialSum
 	g.offload, g.replaced = off, false
 	g.cameFrom, g.cameTo = p.Src, p.Dst
+	if g.tracking && p.Proto == ip.TCP && !p.Headless {
+		g.cameSeq, g.cameAck = p.Seq(), p.Ack()
+	}
 	return g.depart(from, g.route(from, p), p)
 }

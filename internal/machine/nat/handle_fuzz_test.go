@@ -33,6 +33,7 @@ func behaviourOf(seed uint64) Behaviour {
 		Unsolicited: Unsolicited{TCP: Answer(pick(4)), Other: Answer(pick(4))},
 		Content:     Content{WebOnly: is(), BlockSTUN: is()},
 	}
+	b.Content.WebOnly = b.Content.WebOnly && b.Mode != Open
 	if is() {
 		b.Unsolicited.After = 6 * time.Second
 	}

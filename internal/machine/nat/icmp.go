@@ -75,7 +75,12 @@ func (g *Gateway) outboundError(from, to Side, p *ip.Packet) Reason {
 			q.SetDst(external)
 			p.ResetICMPChecksum()
 		}
-		p.SetSrc(netip.AddrPortFrom(external.Addr(), 0))
+		// RFC 5508 REQ-5c: a host with an external address of its own has that.
+		speaker := external.Addr()
+		if i, static := g.fixed[p.Src.Addr()]; static {
+			speaker = g.externals[i].addr
+		}
+		p.SetSrc(netip.AddrPortFrom(speaker, 0))
 	}
 	return None
 }

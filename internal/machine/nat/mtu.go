@@ -7,7 +7,10 @@ import (
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
-const defaultMTU = 1500
+const (
+	defaultMTU = 1500
+	leastMTU   = 68 // RFC 791 section 3.2
+)
 
 func (g *Gateway) mtu(side Side) int {
 	if side < Local && g.cfg.MTU[side] != 0 {

@@ -111,3 +111,16 @@ func TestMTUOfSegments(t *testing.T) {
 		}
 	}
 }
+
+// The sender gets the numbers back that it sent, or it would not believe it.
+func TestTooBigWithOtherNumbers(t *testing.T) {
+	b := rewrites
+	g := newSides(t, Config{Behaviour: b, MTU: [Local]int{Outside: 1000}})
+	g.pass(g.Outbound, ip.AppendTCP(nil, x, y1, 64, &ip.Segment{Seq: 1000, Flags: syn}))
+	g.Outbound(g.now, ip.AppendTCP(nil, x, y1, 64, &ip.Segment{Seq: 1000, Flags: syn, Payload: make([]byte, 1200)}))
+	e := g.said(Inside)
+	var q ip.Packet
+	if err := e.Quoted(&q); err != nil || q.Seq() != 1000 || q.Src != x {
+		t.Errorf("quotes number %d from %v, %v", q.Seq(), q.Src, err)
+	}
+}

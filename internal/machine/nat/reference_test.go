@@ -52,6 +52,7 @@ func (c *refConn) alive(now time.Time) bool {
 	established := false
 	var syn, fin [2]bool
 	dead := false
+	var until time.Time
 	for _, s := range c.history {
 		i := 0
 		if s.out {
@@ -74,12 +75,16 @@ func (c *refConn) alive(now time.Time) bool {
 				fin[i] = true
 			}
 		}
+		timeout := 4 * time.Minute
+		if established && !dead && !(fin[0] && fin[1]) {
+			timeout = 124 * time.Minute
+		}
+		// An RST of ours keeps nothing alive.
+		if end := s.at.Add(timeout); s.flags&ip.RST == 0 || !s.out || end.Before(until) {
+			until = end
+		}
 	}
-	timeout := 4 * time.Minute
-	if established && !dead && !(fin[0] && fin[1]) {
-		timeout = 124 * time.Minute
-	}
-	return now.Before(c.history[len(c.history)-1].at.Add(timeout))
+	return now.Before(until)
 }
 
 func (r *reference) timeout() time.Duration {

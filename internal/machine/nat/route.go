@@ -75,7 +75,7 @@ func (g *Gateway) plain(from, to Side, p *ip.Packet) Verdict {
 	case discarded:
 		return drop(Ruled)
 	}
-	return forward(to)
+	return g.glance(to, p)
 }
 
 // toLocal hands a packet to the gateway's own stack.

@@ -44,8 +44,8 @@ func (g *Gateway) follow(f *flow, p *ip.Packet) (class, Reason) {
 	if g.cfg.TCP.refuses(s.tcp, flags, f.d) {
 		return noClass, OutOfWindow
 	}
-	if g.late.queue != nil && f.d == outbound && flags&ip.SYN != 0 {
-		g.late.withdraw(pair{g.external(g.mapping(f.mapping)), p.Dst})
+	if g.late.queue != nil && flags&ip.SYN != 0 {
+		g.wanted(f, p)
 	}
 	j := good
 	if g.tracking {
@@ -61,7 +61,20 @@ func (g *Gateway) follow(f *flow, p *ip.Packet) (class, Reason) {
 		return noClass, None
 	}
 	s.tcp = s.tcp.next(flags, f.d)
-	return s.tcp.class(), None
+	c := s.tcp.class()
+	if flags&ip.RST != 0 && f.d == outbound && g.now+g.timeouts[c] >= s.expires {
+		return sameClass, None // RFC 7857 section 7.1: it keeps nothing alive
+	}
+	return c, None
+}
+
+// wanted withdraws what was to be answered to a SYN: now there is a connection.
+func (g *Gateway) wanted(f *flow, p *ip.Packet) {
+	if f.d == outbound {
+		g.late.withdraw(pair{g.external(g.mapping(f.mapping)), p.Dst})
+	} else {
+		g.late.withdraw(pair{p.Dst, p.Src})
+	}
 }
 
 // refuses says which segments of a handshake a gateway does not let pass.
@@ -110,7 +123,12 @@ func (s tcpState) closed() bool {
 }
 
 func (s tcpState) class() class {
-	if s&acked != 0 && !s.closed() {
+	switch {
+	case s&reset != 0:
+		return classAfterRST
+	case s.closed():
+		return classAfterFIN
+	case s&acked != 0:
 		return classEstablished
 	}
 	return classTransitory

@@ -171,3 +171,49 @@ func TestRFC7857RSTDoesNotEnd(t *testing.T) {
 		t.Error("it was remembered as one that was reset")
 	}
 }
+
+// Each state has its time, and an RST of ours keeps none alive (RFC 7857
+// section 7.1).
+func TestTimersOfStates(t *testing.T) {
+	timers := Timers{Transitory: 10 * time.Second, Established: 1000 * time.Second, AfterFIN: 30 * time.Second, AfterRST: 20 * time.Second}
+	type step struct {
+		out   bool
+		flags uint8
+	}
+	whole := []step{{true, syn}, {false, synAck}, {true, ack}}
+	for _, c := range []struct {
+		what  string
+		steps []step
+		want  time.Duration // from the first step
+	}{
+		{"SYN", []step{{true, syn}}, 10 * time.Second},
+		{"established", whole, 1002 * time.Second},
+		{"half closed", append(whole[:3:3], step{true, finAck}), 1003 * time.Second},
+		{"closed", append(whole[:3:3], step{true, finAck}, step{false, finAck}), 34 * time.Second},
+		{"reset from outside", append(whole[:3:3], step{false, rst}), 23 * time.Second},
+		{"reset from inside", append(whole[:3:3], step{true, rst}, step{true, rst}, step{true, rst}), 23 * time.Second},
+		{"reset while opening", []step{{true, syn}, {true, rst}}, 10 * time.Second},
+	} {
+		g := newBench(t, Behaviour{Timers: timers})
+		at := ep("198.51.100.1:5000")
+		start := g.now
+		for i, s := range c.steps {
+			g.now = start.Add(time.Duration(i) * time.Second)
+			if s.out {
+				at, _ = g.tcpOut(x, y1, s.flags)
+			} else {
+				g.tcpIn(y1, at, s.flags)
+			}
+		}
+		g.now = start.Add(c.want - 1)
+		g.HandleTimeout(g.now)
+		if g.Stats().Sessions != 1 {
+			t.Errorf("%s: forgotten too early", c.what)
+		}
+		g.now = g.now.Add(1)
+		g.HandleTimeout(g.now)
+		if g.Stats().Sessions != 0 {
+			t.Errorf("%s: remembered too long", c.what)
+		}
+	}
+}

@@ -115,8 +115,11 @@ func (g *Gateway) track(f *flow, s *session, p *ip.Packet) (judgement, Reason) {
 			return g.track(f, s, p)
 		}
 	}
-	if flags&ip.SYN != 0 {
-		t.stream[f.d.index()] = stream{first: seg.seq + 1, next: seg.seq + 1, known: true}
+	if i := f.d.index(); flags&ip.SYN != 0 && j == good && (!t.stream[i].known || t.stream[i].first != seg.seq+1) {
+		t.stream[i] = stream{first: seg.seq + 1, next: seg.seq + 1, known: true}
+		if n.edits != nil { // they were in another connection
+			n.edits[i] = nil
+		}
 	}
 	if g.content.active() {
 		seq := seg.seq

@@ -88,6 +88,7 @@ func (g *Gateway) transit(f *flow, p *ip.Packet) Reason {
 	if m := g.mapping(f.mapping); m.addr != identity {
 		if f.d == outbound {
 			p.SetSrc(g.external(m))
+			g.number(p)
 		} else {
 			p.SetDst(g.internal(m))
 		}

@@ -57,7 +57,10 @@ func (p *Packet) Answerable() bool {
 		return true
 	}
 	typ := p.Data[p.l4]
-	return p.Kind != Error && (p.Is4() && typ != 5 || !p.Is4() && typ >= 128 && typ != 137)
+	if p.Is4() {
+		return p.Kind != Error && typ != 4 && typ != 5 // source quench, redirect
+	}
+	return typ >= 128 && typ != 137
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -73,6 +76,13 @@ func AppendTooBig(b []byte, from netip.Addr, mtu int, pkt []byte) []byte {
 	return appendError(b, from, TooBig, uint32(mtu), pkt)
 }
 
+// Errors have a precedence of their own, and the type of service of what they
+// are about (RFC 1812 section 4.3.2.5).
+const (
+	internetworkControl = 0xc0
+	typeOfService       = 0x1e
+)
+
 func appendError(b []byte, from netip.Addr, c Cause, rest uint32, pkt []byte) []byte {
 	var p Packet
 	if p.Decode(pkt) != nil || !p.Answerable() {
@@ -85,6 +95,11 @@ func appendError(b []byte, from netip.Addr, c Cause, rest uint32, pkt []byte) []
 	}
 	quoted := p.Data[:min(len(p.Data), most)]
 	b = header(b, proto, DefaultTTL, from, p.Src.Addr(), 8+len(quoted))
+	if p.Is4() {
+		h := b[start:]
+		h[1] = internetworkControl | p.Data[1]&typeOfService
+		adjust(h[10:12], uint64(h[1]))
+	}
 	b = append(b, code[0], code[1], 0, 0)
 	b = binary.BigEndian.AppendUint32(b, rest)
 	b = append(b, quoted...)

@@ -52,6 +52,19 @@ func (p *Packet) MayCut() bool {
 	return p.Is4() && binary.BigEndian.Uint16(p.Data[6:])&dontCut4 == 0
 }
 
+// Numbered reports whether an IPv4 packet needs a number that tells it from
+// others: it may be cut, or has been (RFC 6864 section 4).
+func (p *Packet) Numbered() bool {
+	return p.Is4() && binary.BigEndian.Uint16(p.Data[6:])&(dontCut4|moreParts4|offset4) != dontCut4
+}
+
+// SetNumber gives an IPv4 packet a number.
+func (p *Packet) SetNumber(n uint16) {
+	b := p.Data[4:6]
+	adjust(p.Data[10:12], delta16(binary.BigEndian.Uint16(b), n))
+	binary.BigEndian.PutUint16(b, n)
+}
+
 // AppendPart appends the part of an IPv4 packet that starts at byte from of
 // what it carries and fits into mtu (RFC 791 section 3.2), and says where the
 // next one starts; 0 is nowhere. The packet may be a part itself.

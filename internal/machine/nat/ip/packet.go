@@ -269,7 +269,7 @@ func kind(typ uint8, v4 bool) Kind {
 			return EchoRequest
 		case 0:
 			return EchoReply
-		case 3, 4, 11, 12: // unreachable, source quench, time exceeded, parameter problem
+		case 3, 11, 12: // unreachable, time exceeded, parameter problem; source quench is no more (RFC 6633)
 			return Error
 		}
 		return Plain
