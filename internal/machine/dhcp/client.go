@@ -138,6 +138,9 @@ func (c *Client) State() State { return c.state }
 // Grant is what the client has; ok is false while it has nothing.
 func (c *Client) Grant() (g Grant, ok bool) { return c.grant, c.have }
 
+// Until is when what the client has ends; zero: never.
+func (c *Client) Until() time.Time { return c.to }
+
 // Poll takes the next packet to send.
 func (c *Client) Poll() ([]byte, bool) { return dequeue(&c.out) }
 

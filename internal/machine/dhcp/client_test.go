@@ -133,6 +133,9 @@ func TestClientGetsAnAddress(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 	p.wantSaid("got 192.168.1.100/24")
+	if end := p.Until(); end != epoch.Add(time.Hour) {
+		t.Errorf("until %v", end)
+	}
 	// The lease counts from when it was asked for.
 	if d := p.next(); d != 30*time.Minute-time.Second || p.State() != Renewing {
 		t.Errorf("%v after %v", p.State(), d)
