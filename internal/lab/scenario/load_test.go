@@ -31,7 +31,7 @@ func TestLoadEverything(t *testing.T) {
 	behaviour, _ := nat.PresetByName("linux")
 	behaviour.Hairpin = nat.HairpinExternalSource
 	behaviour.Timers.UDP = 90 * time.Second
-	behaviour.TCPPolicy = &nat.Policy{Mapping: nat.AddressAndPortDependent, Filtering: nat.EndpointIndependent, Hairpin: nat.HairpinExternalSource}
+	behaviour.TCPPolicy = &nat.Policy{Mapping: nat.AddressAndPortDependent, Filtering: nat.AddressAndPortDependent}
 	behaviour.Ports.Allocation, behaviour.Ports.Delta = nat.Sequential, 2
 	behaviour.Ports.First, behaviour.Ports.Last = 2000, 2999
 	behaviour.Rules = []nat.Rule{
@@ -50,7 +50,7 @@ func TestLoadEverything(t *testing.T) {
 			{Name: "b", Port: port("home", Link{}, "10.9.0.77/24"),
 				Firewall: &nat.Behaviour{Mode: nat.Firewall, Filtering: nat.AddressAndPortDependent}},
 			{Name: "web", Port: port("servers", Link{}, "192.168.7.2/24"),
-				Firewall: &nat.Behaviour{Mode: nat.Open, Content: nat.Content{WebOnly: true}}},
+				Firewall: &nat.Behaviour{Mode: nat.Firewall, Content: nat.Content{WebOnly: true}}},
 			{Name: "c", Port: Port{Network: "office", DHCP: true}},
 		},
 		Gateways: []Gateway{

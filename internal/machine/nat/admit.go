@@ -63,7 +63,8 @@ func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
 		} else if g.dst.side != Local || g.translates(p.Dst.Addr()) {
 			return g.nobody(p)
 		}
-		if w.side = g.sideOf(internal.Addr()); w.side == Outside || w.side == f.from {
+		// A hairpin to a static pair comes from the side that it goes to.
+		if w.side = g.sideOf(internal.Addr()); w.side == Outside || w.side == f.from && !allowed {
 			return BadAddress
 		}
 		f.to = w.side

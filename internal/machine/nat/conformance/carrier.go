@@ -28,7 +28,7 @@ var carrierRules = []Requirement{
 	{Number: "REQ-8", Level: Should, Text: "a freed port rests for 120 seconds", check: rests},
 	{Number: "REQ-8 configured", Level: Must, Text: "that time can be configured", check: restConfigured},
 	{Number: "REQ-8 state loss", Level: Should, Text: "ports that were in use when state was lost rest too", check: restsAfterLoss},
-	{Number: "REQ-9", Level: Must, Text: "subscribers can ask for mappings, by PCP", Why: "TODO"},
+	{Number: "REQ-9", Level: Must, Text: "there are mappings that subscribers ask for; the protocol should be PCP", check: explicitMapping},
 	{Number: "REQ-10", Level: Should, Text: "it can be managed by SNMP or the like", Why: "about administration"},
 	{Number: "REQ-11a", Level: Must, Text: "a packet that gets no mapping is dropped", check: fullDrops},
 	{Number: "REQ-11b", Level: Should, Text: "and its sender told: host unreachable", check: fullTells},
@@ -148,6 +148,22 @@ func restsAfterLoss(t *trial) {
 	b.wait(120*time.Second - moment)
 	_, ok := b.out(udp(ep(addrW, 20000), y1))
 	t.want(!ok, "after a loss of state, a port is given out within 120 seconds")
+}
+
+// explicitMapping is what PCP's machine asks the gateway for.
+func explicitMapping(t *trial) {
+	for _, early := range []bool{true, false} {
+		b := t.bench(nil)
+		m, err := b.g.Map(b.now, nat.Request{Proto: ip.UDP, Internal: x, Any: true, Lifetime: time.Hour})
+		t.want(err == nil, "a mapping cannot be asked for")
+		if early {
+			b.wait(time.Hour - moment)
+			t.want(b.udpIn(z1, m.External, x), "a mapping that was asked for lets nobody in")
+		} else {
+			b.wait(time.Hour + moment)
+			t.want(!b.udpIn(z1, m.External, x), "a mapping that was asked for outlives its time")
+		}
+	}
 }
 
 // full is a gateway whose table is full of x's mappings.

@@ -82,8 +82,8 @@ func afterReset(t *trial) {
 }
 
 func overlapping(t *trial) {
-	t.b.Mapping, t.b.Ports.Overload, t.b.Ports.Allocation = nat.AddressAndPortDependent, true, nat.PreserveRandom
-	t.b.Ports.Block = 0
+	t.b.Mapping, t.b.Filtering, t.b.TCPPolicy = nat.AddressAndPortDependent, nat.AddressAndPortDependent, nil
+	t.b.Ports = nat.Ports{Overload: true, Allocation: nat.PreserveRandom}
 	b := t.bench(nil)
 	t.want(b.udpOut(x, y1) == b.udpOut(w, z1), "two hosts with different remotes cannot share an external port")
 	t.want(b.udpOut(w, y1) != b.udpOut(x, y1), "two hosts with the same remote share an external port")
@@ -174,6 +174,7 @@ func filteredRefresh(t *trial) {
 
 func tcpFilteredRefresh(t *trial) {
 	t.b.TCPPolicy = &nat.Policy{Mapping: t.b.Mapping, Filtering: nat.AddressDependent}
+	t.b.Ports.Overload = false // which wants a stricter filter
 	t.b.Timers.Transitory = 4 * time.Minute
 	b := t.bench(nil)
 	s := b.syn(x, web1)
