@@ -46,17 +46,27 @@ func pseudo(addrs []byte, proto uint8, n int) uint64 {
 }
 
 // A delta is what a sum changes by when words are overwritten: the new ones
-// less the old ones (RFC 1624 equation 3). Deltas add up; 2^16 is 1 in this
-// arithmetic, so words of 32 bits do as well as those of 16.
-func delta16(old, new uint16) uint64 { return uint64(^old) + uint64(new) }
-func delta32(old, new uint32) uint64 { return uint64(^old) + uint64(new) }
+// less the old ones (RFC 1624 equation 3). It is a ones' complement sum too, in
+// 32 bits; 2^16 is 1 in this arithmetic, so words of 32 bits do as well as
+// those of 16.
+type delta uint32
 
-// adjust applies a delta below 2^48 to the checksum in b[:2].
-func adjust(b []byte, d uint64) {
-	d += uint64(^binary.BigEndian.Uint16(b))
-	d = d>>32 + d&0xffffffff
-	d = d>>16 + d&0xffff
-	d = d>>16 + d&0xffff
-	d = d>>16 + d&0xffff
-	binary.BigEndian.PutUint16(b, ^uint16(d))
+func delta16(old, new uint16) delta { return delta(^old) + delta(new) }
+func delta32(old, new uint32) delta { return delta(^old).and(delta(new)) }
+
+// and adds deltas.
+func (d delta) and(other delta) delta {
+	sum, carry := bits.Add32(uint32(d), uint32(other), 0)
+	return delta(sum + carry)
+}
+
+// fold is d in 16 bits: the upper half of its sum with its halves exchanged
+// has the carry of the lower one.
+func (d delta) fold() uint16 {
+	return uint16((uint32(d) + bits.RotateLeft32(uint32(d), 16)) >> 16)
+}
+
+// adjust applies a delta to the checksum in b[:2].
+func adjust(b []byte, d delta) {
+	binary.BigEndian.PutUint16(b, ^d.and(delta(^binary.BigEndian.Uint16(b))).fold())
 }

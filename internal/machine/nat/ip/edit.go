@@ -42,22 +42,22 @@ func (p *Packet) set(at, portAt int, to netip.AddrPort) {
 	}
 	if portAt != 0 {
 		b := p.Data[portAt : portAt+2]
-		d += delta16(binary.BigEndian.Uint16(b), to.Port())
+		d = d.and(delta16(binary.BigEndian.Uint16(b), to.Port()))
 		binary.BigEndian.PutUint16(b, to.Port())
 	}
 	p.adjustSum(d)
 }
 
-func (p *Packet) put32(at int, v uint32) (delta uint64) {
+func (p *Packet) put32(at int, v uint32) delta {
 	b := p.Data[at : at+4]
-	delta = delta32(binary.BigEndian.Uint32(b), v)
+	d := delta32(binary.BigEndian.Uint32(b), v)
 	binary.BigEndian.PutUint32(b, v)
-	return delta
+	return d
 }
 
 // adjustSum applies a delta to the transport checksum, unless it is yet to be
 // computed.
-func (p *Packet) adjustSum(d uint64) {
+func (p *Packet) adjustSum(d delta) {
 	if p.sum == 0 || d == 0 || p.Partial {
 		return
 	}
@@ -76,19 +76,19 @@ func (p *Packet) adjustSum(d uint64) {
 }
 
 // adjustPartial applies a delta of the pseudo-header to the sum of it.
-func (p *Packet) adjustPartial(d uint64) {
+func (p *Packet) adjustPartial(d delta) {
 	if p.sum == 0 {
 		return
 	}
 	b := p.Data[p.sum : p.sum+2]
-	binary.BigEndian.PutUint16(b, fold(uint64(binary.BigEndian.Uint16(b))+d))
+	binary.BigEndian.PutUint16(b, d.and(delta(binary.BigEndian.Uint16(b))).fold())
 }
 
 // Overwrite puts other bytes at offset at of the transport header, and keeps
 // the checksum.
 func (p *Packet) Overwrite(at int, b []byte) {
 	old := p.Data[p.l4+at : p.l4+at+len(b)]
-	d := uint64(^fold(spread(old, at))) + uint64(fold(spread(b, at)))
+	d := delta16(fold(spread(old, at)), fold(spread(b, at)))
 	copy(old, b)
 	p.adjustSum(d)
 }

@@ -98,7 +98,7 @@ func appendError(b []byte, from netip.Addr, c Cause, rest uint32, pkt []byte) []
 	if p.Is4() {
 		h := b[start:]
 		h[1] = internetworkControl | p.Data[1]&typeOfService
-		adjust(h[10:12], uint64(h[1]))
+		adjust(h[10:12], delta(h[1]))
 	}
 	b = append(b, code[0], code[1], 0, 0)
 	b = binary.BigEndian.AppendUint32(b, rest)

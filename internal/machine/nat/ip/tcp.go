@@ -224,7 +224,7 @@ func (p *Packet) AppendWith(b, payload []byte) []byte {
 		binary.BigEndian.PutUint16(h[4:], uint16(len(h)-40))
 	}
 	if p.Proto == UDP {
-		d += delta16(before, after)
+		d = d.and(d)
 		binary.BigEndian.PutUint16(h[p.l4+4:], after)
 	}
 	q := *p
@@ -235,7 +235,6 @@ func (p *Packet) AppendWith(b, payload []byte) []byte {
 		q.FinishChecksum()
 		return b
 	}
-	d += delta16(fold(add(0, old)), fold(add(0, payload)))
-	q.adjustSum(d)
+	q.adjustSum(d.and(delta16(fold(add(0, old)), fold(add(0, payload)))))
 	return b
 }
