@@ -5,10 +5,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/bodkin-net/bodkin/internal/lab/igd"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/service"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
-	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
 
@@ -23,7 +22,8 @@ type Gateway struct {
 	fixed  []netip.Addr     // outside, those that are not from DHCP
 	self   *Host
 	wake   wake
-	upnp   *igd.Server // nil: none
+
+	services *service.Services
 }
 
 func (g *Gateway) translates(a netip.Addr) bool { return a.Is4() && g.data.NAT.Mode == nat.Translate }
@@ -43,8 +43,8 @@ func (g *Gateway) start() (err error) {
 		DHCP:        g.data.DHCP,
 		OutsideDHCP: g.data.Outside.DHCP,
 		OutsideMAC:  out.mac,
-		PortMap:     g.data.PortMap,
 	}
+	service.Configure(&g.data, &cfg)
 	for side, p := range g.ports {
 		if p != nil {
 			cfg.NAT.Own[side], cfg.NAT.MTU[side] = p.addrs, p.mtu()
@@ -67,26 +67,7 @@ func (g *Gateway) start() (err error) {
 		return err
 	}
 	g.drain()
-	if g.data.PortMap.UPnP {
-		return g.serveUPnP()
-	}
-	return nil
-}
-
-// serveUPnP answers UPnP's HTTP requests on the gateway itself.
-func (g *Gateway) serveUPnP() error {
-	l, err := g.self.listen(portmap.HTTPPort)
-	if err != nil {
-		return err
-	}
-	g.upnp = igd.Serve(l, func(r portmap.HTTPRequest) portmap.Response {
-		g.n.enter()
-		defer g.n.leave()
-		answer := g.router.HTTP(g.n.time(), r)
-		g.drain()
-		return answer
-	})
-	return nil
+	return g.serve()
 }
 
 // behind is every prefix on a side and beyond.

@@ -106,8 +106,8 @@ func (n *Network) Close() error {
 	n.mu.Unlock()
 	n.firing.Wait()
 	for _, g := range n.gateways {
-		if g.upnp != nil {
-			g.upnp.Close()
+		if g.services != nil {
+			g.services.Close()
 		}
 	}
 	return nil
