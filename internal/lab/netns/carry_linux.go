@@ -148,6 +148,7 @@ func (w *wire) arrive(q transit, now int64, buf []byte) {
 	switch {
 	case p.gateway != nil:
 		w.handle(p.gateway, p.side, now, buf)
+	case p.client != nil && w.answered(p, now, buf):
 	case p.firewall != nil && !w.letIn(p, now, buf):
 	default:
 		w.put(p.device, buf)

@@ -12,7 +12,7 @@ import (
 // keep their time. The port is named like its host; a gateway's are named
 // "NAME/inside", "NAME/outside" and "NAME/dmz".
 func (l *Lab) SetLink(name string, link scenario.Link) error {
-	if err := checkLink(link); err != nil {
+	if err := scenario.CheckLink(link); err != nil {
 		return fmt.Errorf("netns: %s: %w", name, err)
 	}
 	return l.onWire(func(w *wire) error {

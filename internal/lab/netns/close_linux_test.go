@@ -146,20 +146,16 @@ func TestImpossible(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		top  scenario.Topology
+		opt  Options
 		want string
 	}{
-		{"no gateway", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on("lan", none, aIn)}}}, "has no gateway"},
-		{"same name", scenario.Topology{Hosts: []scenario.Host{
-			{Name: "a", Port: on(scenario.Internet, none, aIn)}, {Name: "a", Port: on(scenario.Internet, none, bIn)}}}, "used twice"},
-		{"same address", scenario.Topology{Hosts: []scenario.Host{
-			{Name: "a", Port: on(scenario.Internet, none, aIn)}, {Name: "b", Port: on(scenario.Internet, none, aIn)}}}, "belongs to a"},
-		{"no address", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on(scenario.Internet, none)}}}, "needs an address"},
-		{"circle", scenario.Topology{Gateways: []scenario.Gateway{
-			{Name: "g", Inside: on("x", none, "10.0.0.1/24"), Outside: on("y", none, "10.0.1.1/24")},
-			{Name: "h", Inside: on("y", none, "10.0.1.2/24"), Outside: on("x", none, "10.0.0.2/24")}}}, "hangs from itself"},
-		{"bad loss", twoHosts(scenario.Link{Loss: 2}), "between 0 and 1"},
+		{"checked", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on("lan", none, aIn)}}}, Options{}, "netns: hosts.a: no gateway leads out"},
+		{"the internet's own", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on(scenario.Internet, none, "198.18.255.254/15")}}}, Options{}, "netns: a: 198.18.255.254 belongs"},
+		{"bad loss", twoHosts(scenario.Link{Loss: 2}), Options{}, "from 0 to 1"},
+		{"nothing to leave", twoHosts(none), Options{Unconfigured: []string{"a"}}, `no host "a" with DHCP`},
+		{"nobody to leave", twoHosts(none), Options{Unconfigured: []string{"x"}}, `no host "x" with DHCP`},
 	} {
-		if _, err := New(tt.top, Options{}); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := New(tt.top, tt.opt); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
 	}

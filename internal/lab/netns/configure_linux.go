@@ -47,6 +47,7 @@ var baseSysctls = []sysctl{
 	{"net/ipv4/conf/default/rp_filter", "0"},
 	{"net/ipv4/conf/all/send_redirects", "0"},
 	{"net/ipv4/conf/default/send_redirects", "0"},
+	{"net/ipv4/conf/all/promote_secondaries", "1"},
 	{"net/ipv4/ping_group_range", "0 2147483647"},
 }
 
@@ -162,7 +163,7 @@ func addRoutes(routes []route) error {
 // awaitCarrier waits until the kernel has noticed that a veth pair is up at both
 // ends, which it does in its own time, and before which IPv6 does not work.
 func awaitCarrier(name string) error {
-	return await("interface "+name, func() (bool, error) {
+	return awaitReady("interface "+name, func() (bool, error) {
 		l, err := netlink.LinkByName(name)
 		return err == nil && l.Attrs().OperState == netlink.OperUp, err
 	})
@@ -174,7 +175,7 @@ func awaitLocal(a netip.Addr) error {
 	if a.Is4() || a.IsLinkLocalUnicast() {
 		return nil
 	}
-	return await("address "+a.String(), func() (bool, error) {
+	return awaitReady("address "+a.String(), func() (bool, error) {
 		routes, err := netlink.RouteGet(a.AsSlice())
 		if errors.Is(err, unix.ENETUNREACH) {
 			return false, nil
@@ -183,7 +184,7 @@ func awaitLocal(a netip.Addr) error {
 	})
 }
 
-func await(what string, ready func() (bool, error)) error {
+func awaitReady(what string, ready func() (bool, error)) error {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if ok, err := ready(); ok || err != nil {
 			return err

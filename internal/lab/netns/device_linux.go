@@ -74,7 +74,7 @@ func (d *device) setUp(q *port, mode int, plain bool) error {
 	if err := netlink.LinkSetTxQLen(l, deviceQueue); err != nil {
 		return fail("queue", err)
 	}
-	if err := netlink.LinkSetMTU(l, max(q.Link.MTU, defaultMTU)); err != nil {
+	if err := netlink.LinkSetMTU(l, q.deviceMTU()); err != nil {
 		return fail("MTU", err)
 	}
 	return nil

@@ -1,13 +1,13 @@
 package netns
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
@@ -21,9 +21,9 @@ type firewall struct {
 
 func (w *wire) addFirewall(p *wirePort, seed uint64) error {
 	b := *p.owner.firewall
-	b.Mode, b.KeepTTL = nat.Firewall, true
+	b.KeepTTL = true
 	f := &firewall{cfg: nat.Config{Behaviour: b, Rand: rand.NewPCG(seed, hash(p.name()))}}
-	if err := f.protect(w, p.hosts()); err != nil {
+	if err := f.protect(p.hosts()); err != nil {
 		return fmt.Errorf("netns: firewall of %s: %w", p.name(), err)
 	}
 	f.next = func() (time.Time, bool) { return f.NextTimeout() }
@@ -48,7 +48,7 @@ func (p *wirePort) hosts() []netip.Prefix {
 }
 
 // protect makes a firewall for other addresses. It knows no sessions.
-func (f *firewall) protect(w *wire, hosts []netip.Prefix) (err error) {
+func (f *firewall) protect(hosts []netip.Prefix) (err error) {
 	f.cfg.Inside = hosts
 	g, err := nat.New(f.cfg)
 	if err == nil {
@@ -65,7 +65,7 @@ func (w *wire) letOut(p *wirePort, now int64, v *view) bool {
 	f := p.firewall
 	if !slices.ContainsFunc(f.cfg.Inside, func(q netip.Prefix) bool { return q.Addr() == v.src }) && p.left {
 		// An address that a program in the host got for it.
-		f.protect(w, append(p.hosts(), netip.PrefixFrom(v.src, v.src.BitLen())))
+		f.protect(append(p.hosts(), netip.PrefixFrom(v.src, v.src.BitLen())))
 	}
 	verdict := f.Handle(w.clock(now), nat.Inside, v.buf[room:], offload(v.buf))
 	w.pollFirewall(p, now)
@@ -90,8 +90,7 @@ func (w *wire) pollFirewall(p *wirePort, now int64) {
 		if !ok {
 			break
 		}
-		c := w.blank(room + len(out.Packet))
-		c.buf = append(append(c.buf, make([]byte, room)...), out.Packet...)
+		c := w.wrap(out.Packet)
 		if v, ok := parse(c.buf); ok && out.To == nat.Inside {
 			setEther(c.buf, p.hw, wireMAC, etherTypeOf(v.ip))
 			w.put(p.device, c.buf)
@@ -107,8 +106,7 @@ func (w *wire) pollFirewall(p *wirePort, now int64) {
 // isOfLink says that a packet is of the link's own affairs, which no
 // firewall decides about: broadcast and multicast, neighbour discovery, DHCP.
 func (v *view) isOfLink() bool {
-	const dhcpClient = 68
 	return isEveryone(v.dst) || v.src.IsUnspecified() ||
 		v.proto == ICMPv6 && len(v.ip) > v.transit && v.ip[v.transit] >= 133 && v.ip[v.transit] <= 137 ||
-		v.proto == UDP && len(v.ip) >= v.transit+8 && binary.BigEndian.Uint16(v.ip[v.transit+2:]) == dhcpClient
+		v.isTo(dhcp.ClientPort)
 }

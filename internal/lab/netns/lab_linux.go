@@ -10,10 +10,12 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/service"
 )
 
 // Lab is a topology that exists. Its methods may be called from any goroutine.
@@ -22,12 +24,14 @@ type Lab struct {
 	hosts   map[string]*Host
 	spaces  []*namespace
 	devices map[*port]*device
-	wire    *wire // nil: the kernel's wire
+	wire    *wire               // nil: the kernel's wire
+	running []*service.Services // of gateways
 	close   func() error
 }
 
 // New builds a topology. An error that is errors.ErrUnsupported names what of
-// it the kernel cannot do.
+// it the kernel cannot do. It waits until the ports with DHCP have addresses,
+// though not for ever: the status says which have none.
 func New(t scenario.Topology, opt Options) (*Lab, error) {
 	p, err := compile(t, opt)
 	if err != nil {
@@ -94,11 +98,16 @@ func (l *Lab) build(opt Options) error {
 		}
 	}
 	if l.plan.userWire {
-		w, err := newWire(l.plan, opt, l.devices)
+		w, err := newWire(l.plan, opt, spaces, l.devices)
 		if err != nil {
 			return err
 		}
 		l.wire = w
+		select {
+		case <-w.settled:
+		case <-time.After(patience):
+		}
+		return l.serve()
 	}
 	return nil
 }
@@ -116,7 +125,11 @@ func (l *Lab) namespace(more []sysctl) (*namespace, error) {
 func (l *Lab) Close() error { return l.close() }
 
 func (l *Lab) tearDown() error {
-	err := killInside(l.spaces)
+	var err error
+	for _, s := range l.running {
+		err = errors.Join(err, s.Close())
+	}
+	err = errors.Join(err, killInside(l.spaces))
 	if l.wire != nil {
 		err = errors.Join(err, l.wire.close())
 	}
@@ -153,7 +166,7 @@ func (h *Host) Addrs() []netip.Prefix {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 	}
-	return slices.Clone(h.node.outer().Addrs)
+	return slices.Clone(h.node.outer().ready)
 }
 
 // NetNS is a new descriptor of the namespace, by which another process can

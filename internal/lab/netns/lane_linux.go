@@ -1,7 +1,6 @@
 package netns
 
 import (
-	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -68,16 +67,4 @@ func (l *lane) cross(now int64, rng *rand.Rand) int64 {
 		now += rng.Int64N(int64(l.link.Jitter) + 1)
 	}
 	return now
-}
-
-func checkLink(l scenario.Link) error {
-	switch {
-	case l.Delay < 0 || l.Jitter < 0 || l.Rate < 0 || l.MTU < 0:
-		return errors.New("a link's delay, jitter, rate and MTU are not negative")
-	case !(l.Loss >= 0 && l.Loss <= 1 && l.Reorder >= 0 && l.Reorder <= 1 && l.Repeat >= 0 && l.Repeat <= 1):
-		return errors.New("a link's loss, reorder and repeat are between 0 and 1")
-	case l.MTU != 0 && (l.MTU < 576 || l.MTU > 65535):
-		return errors.New("a link's MTU is between 576 and 65535")
-	}
-	return nil
 }

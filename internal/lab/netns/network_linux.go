@@ -48,6 +48,7 @@ type wirePort struct {
 
 	device   *device
 	firewall *firewall // between the device and the network; nil: none
+	client   *client   // DHCP; nil: none
 
 	gateway *gateway
 	side    nat.Side

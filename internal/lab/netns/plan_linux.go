@@ -40,6 +40,8 @@ type port struct {
 	owner *node
 	iface string
 	left  bool // with DHCP, but left to a program
+	// ready are the addresses that its owner's kernel has by now.
+	ready []netip.Prefix
 }
 
 // name is that of a host, or of a gateway with the side.
@@ -72,8 +74,6 @@ type segment struct {
 }
 
 var (
-	interfaces = [...]string{nat.Inside: InsideInterface, nat.Outside: OutsideInterface, nat.DMZ: DMZInterface}
-
 	allIPv4 = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	allIPv6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 )
@@ -84,78 +84,44 @@ type behind struct {
 }
 
 func compile(t scenario.Topology, opt Options) (*plan, error) {
+	if err := scenario.Check(t); err != nil {
+		return nil, fmt.Errorf("netns: %w", err)
+	}
 	p := &plan{userWire: opt.UserWire}
-	names := map[string]bool{}
-	segments := map[string]*segment{}
-	add := func(n *node, iface string, sp scenario.Port) error {
-		s := segments[sp.Network]
-		if s == nil {
-			s = &segment{name: sp.Network, byAddr: map[netip.Addr]*port{}}
-			segments[sp.Network] = s
-			p.networks = append(p.networks, s)
-		}
-		q := &port{Port: sp, owner: n, iface: iface}
-		if err := s.attach(q); err != nil {
-			return fmt.Errorf("netns: %s: %w", n.name, err)
-		}
-		n.ports = append(n.ports, q)
-		if sp.Link != (scenario.Link{}) || sp.DHCP {
-			p.userWire = true
-		}
-		return nil
-	}
-	newNode := func(name string, g *scenario.Gateway) (*node, error) {
-		if name == "" || names[name] {
-			return nil, fmt.Errorf("netns: name %q is empty or used twice", name)
-		}
-		names[name] = true
-		n := &node{name: name, gateway: g}
-		p.nodes = append(p.nodes, n)
-		return n, nil
-	}
-
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
-		n, err := newNode(g.Name, g)
-		if err != nil {
-			return nil, err
-		}
-		n.machine = !g.Kernel && !opt.Kernel
+		n := &node{name: g.Name, gateway: g, machine: !g.Kernel && !opt.Kernel}
+		p.nodes = append(p.nodes, n)
 		p.userWire = p.userWire || n.machine
-		sides := []scenario.Port{nat.Inside: g.Inside, nat.Outside: g.Outside}
+		p.attach(n, InsideInterface, g.Inside)
+		p.attach(n, OutsideInterface, g.Outside)
+		leading := n.ports[:1]
 		if g.DMZ != nil {
-			sides = append(sides, *g.DMZ)
+			p.attach(n, DMZInterface, *g.DMZ)
+			leading = append(leading[:1:1], n.ports[nat.DMZ])
 		}
-		for side, port := range sides {
-			if err := add(n, interfaces[side], port); err != nil {
-				return nil, err
-			}
-			if s := segments[port.Network]; s.upstream == nil && side != int(nat.Outside) {
-				s.upstream = n.ports[side]
-			}
+		for _, q := range leading {
+			p.segment(q.Network).upstream = q
 		}
 	}
 	for _, h := range t.Hosts {
-		n, err := newNode(h.Name, nil)
-		if err != nil {
-			return nil, err
-		}
-		n.firewall = h.Firewall
+		n := &node{name: h.Name, firewall: h.Firewall}
+		p.nodes = append(p.nodes, n)
 		p.userWire = p.userWire || n.firewall != nil
-		if err := add(n, HostInterface, h.Port); err != nil {
-			return nil, err
-		}
-		n.ports[0].left = n.ports[0].DHCP && slices.Contains(opt.Unconfigured, n.name)
+		p.attach(n, HostInterface, h.Port)
+		n.ports[0].left = h.Port.DHCP && slices.Contains(opt.Unconfigured, n.name)
 	}
 	for _, name := range opt.Unconfigured {
-		if !slices.ContainsFunc(p.nodes, func(n *node) bool { return n.name == name && n.gateway == nil && n.ports[0].DHCP }) {
+		if !slices.ContainsFunc(p.nodes, func(n *node) bool { return n.name == name && n.ports[0].left }) {
 			return nil, fmt.Errorf("netns: no host %q with DHCP to leave unconfigured", name)
 		}
 	}
-	if err := p.checkTree(segments); err != nil {
-		return nil, err
-	}
 	for _, s := range p.networks {
+		for _, a := range []netip.Addr{routerIPv4, routerIPv6} {
+			if q := s.byAddr[a]; q != nil {
+				return nil, fmt.Errorf("netns: %s: %v belongs to the routers of the internet", q.name(), a)
+			}
+		}
 		s.behind = p.below(s)
 	}
 	for _, n := range p.nodes {
@@ -164,66 +130,28 @@ func compile(t scenario.Topology, opt Options) (*plan, error) {
 	return p, nil
 }
 
-func (s *segment) attach(p *port) error {
-	if err := checkLink(p.Link); err != nil {
-		return err
+// attach gives a node an interface, and the network a port.
+func (p *plan) attach(n *node, iface string, sp scenario.Port) {
+	s := p.segment(sp.Network)
+	if s == nil {
+		s = &segment{name: sp.Network, byAddr: map[netip.Addr]*port{}}
+		p.networks = append(p.networks, s)
 	}
-	if len(p.Addrs) == 0 && !p.DHCP {
-		return fmt.Errorf("port on network %q needs an address", s.name)
-	}
-	for _, a := range p.Addrs {
-		if err := s.claim(p, a.Addr()); err != nil {
-			return err
-		}
+	q := &port{Port: sp, owner: n, iface: iface, ready: sp.Addrs}
+	n.ports = append(n.ports, q)
+	s.ports = append(s.ports, q)
+	p.userWire = p.userWire || sp.Link != (scenario.Link{}) || sp.DHCP
+	for _, a := range sp.Addrs {
+		s.byAddr[a.Addr()] = q
 		if s.name != scenario.Internet && !slices.Contains(s.onLink, a.Masked()) {
 			s.onLink = append(s.onLink, a.Masked())
 		}
 	}
-	if g := p.owner.gateway; g != nil && p.iface == OutsideInterface {
-		for _, pair := range g.Static {
-			if s.byAddr[pair.External] == p {
-				continue
-			}
-			if err := s.claim(p, pair.External); err != nil {
-				return err
-			}
+	if n.gateway != nil && iface == OutsideInterface {
+		for _, pair := range n.gateway.Static {
+			s.byAddr[pair.External] = q
 		}
 	}
-	s.ports = append(s.ports, p)
-	return nil
-}
-
-// claim gives an address of the network to a port.
-func (s *segment) claim(p *port, a netip.Addr) error {
-	if a == routerIPv4 || a == routerIPv6 {
-		return fmt.Errorf("%s belongs to the routers of the internet", a)
-	}
-	if other := s.byAddr[a]; other != nil {
-		return fmt.Errorf("%s on network %q belongs to %s", a, s.name, other.owner.name)
-	}
-	s.byAddr[a] = p
-	return nil
-}
-
-// checkTree refuses networks from which no gateways lead to the internet.
-func (p *plan) checkTree(segments map[string]*segment) error {
-	for _, s := range p.networks {
-		seen := map[*segment]bool{}
-		for at := s; at.name != scenario.Internet; {
-			if seen[at] {
-				return fmt.Errorf("netns: network %q hangs from itself", s.name)
-			}
-			seen[at] = true
-			if at.upstream == nil {
-				return fmt.Errorf("netns: network %q has no gateway", at.name)
-			}
-			at = segments[at.upstream.owner.outer().Network]
-		}
-		if s.name == scenario.Internet && s.upstream != nil {
-			return fmt.Errorf("netns: the internet is inside gateway %q", s.upstream.owner.name)
-		}
-	}
-	return nil
 }
 
 // translates says whether the addresses inside are hidden from outside.
@@ -272,8 +200,12 @@ func (p *plan) move(q *port, network string) {
 	q.Network = network
 }
 
+// segment is a network by its name; nil: there is none.
 func (p *plan) segment(name string) *segment {
 	i := slices.IndexFunc(p.networks, func(s *segment) bool { return s.name == name })
+	if i < 0 {
+		return nil
+	}
 	return p.networks[i]
 }
 

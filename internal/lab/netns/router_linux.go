@@ -6,7 +6,9 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
+	"time"
 
+	"github.com/bodkin-net/bodkin/internal/lab/service"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
@@ -35,20 +37,29 @@ const maxDepth = 64
 
 func (w *wire) addGateway(p *plan, n *node, opt Options, at map[*port]*wirePort, devices map[*port]*device) error {
 	g := &gateway{node: n}
-	cfg := router.Config{NAT: nat.Config{
-		Behaviour:   n.gateway.NAT,
-		Static:      n.gateway.Static,
-		MaxMappings: n.gateway.MaxMappings,
-		Rand:        rand.NewPCG(opt.Seed, hash(n.name)),
-	}}
+	outside := n.ports[nat.Outside]
+	cfg := router.Config{
+		NAT: nat.Config{
+			Behaviour:   n.gateway.NAT,
+			Static:      n.gateway.Static,
+			MaxMappings: n.gateway.MaxMappings,
+			Rand:        rand.NewPCG(opt.Seed, hash(n.name)),
+		},
+		DHCP:        n.gateway.DHCP,
+		OutsideDHCP: outside.DHCP, OutsideMAC: outside.hardware(),
+	}
+	service.Configure(n.gateway, &cfg)
+	for _, q := range p.segment(n.gateway.Inside.Network).ports {
+		if q.owner != n {
+			cfg.Fixed = append(cfg.Fixed, plain(q.Addrs)...)
+		}
+	}
 	for side, q := range n.ports {
 		port := at[q]
 		port.gateway, port.side = g, nat.Side(side)
 		g.sides[side], g.stack[side] = port, devices[q]
 		devices[q].gateway = g
-		for _, a := range q.Addrs {
-			cfg.NAT.Own[side] = append(cfg.NAT.Own[side], a.Addr())
-		}
+		cfg.NAT.Own[side] = plain(q.Addrs)
 		cfg.NAT.MTU[side] = port.down.mtu()
 	}
 	cfg.NAT.Inside = p.within(n, nat.Inside)
@@ -59,7 +70,10 @@ func (w *wire) addGateway(p *plan, n *node, opt Options, at map[*port]*wirePort,
 	if g.router, err = router.New(w.start, cfg); err != nil {
 		return fmt.Errorf("netns: gateway %s: %w", n.name, err)
 	}
-	g.next = g.router.NextTimeout
+	g.next = func() (time.Time, bool) {
+		w.news(g)
+		return g.router.NextTimeout()
+	}
 	g.ring = func(now int64) {
 		g.router.HandleTimeout(w.clock(now))
 		w.poll(g, now)
@@ -111,8 +125,7 @@ func (w *wire) poll(g *gateway, now int64) {
 		if !ok {
 			break
 		}
-		p := w.blank(room + len(out.Packet))
-		p.buf = append(append(p.buf, make([]byte, room)...), out.Packet...)
+		p := w.wrap(out.Packet)
 		w.forward(g, out.To, now, p.buf)
 		w.recycle(p)
 	}

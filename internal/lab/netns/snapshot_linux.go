@@ -43,7 +43,7 @@ func (l *Lab) Status() Snapshot {
 func (l *Lab) portStatus(p *port) PortStatus {
 	s := PortStatus{
 		Name: p.name(), Network: p.Network, Interface: p.iface, Hardware: p.hardware(),
-		Addrs: slices.Clone(p.Addrs), DHCP: p.DHCP, Link: p.Link,
+		Addrs: slices.Clone(p.ready), DHCP: p.DHCP, Link: p.Link,
 	}
 	if l.wire != nil {
 		at := l.wire.port(p.name())
@@ -57,9 +57,16 @@ func (l *Lab) hostStatus(n *node) HostStatus {
 	if l.wire == nil {
 		return s
 	}
-	if f := l.wire.port(n.name).firewall; f != nil {
+	p := l.wire.port(n.name)
+	if f := p.firewall; f != nil {
 		stats := f.Stats()
 		s.Firewall = &stats
+	}
+	if p.client == nil {
+		return s
+	}
+	if g, ok := p.client.Grant(); ok {
+		s.Lease = &Lease{Addr: g.Prefix.Addr(), Hardware: p.hw, Host: n.name, Expires: p.client.expires}
 	}
 	return s
 }
@@ -78,7 +85,22 @@ func (l *Lab) gatewayStatus(n *node) GatewayStatus {
 	s.Stats = g.router.NAT().Stats()
 	s.Mappings = g.router.NAT().Mappings(w.clock(w.now()))
 	s.UDPBlocked = g.blockUDP
+	for _, lease := range g.router.Leases() {
+		if lease.Until.IsZero() || lease.Until.After(w.clock(w.now())) {
+			s.Leases = append(s.Leases, Lease{Addr: lease.Addr, Hardware: lease.Client, Host: w.nameOf(lease.Client), Expires: lease.Until})
+		}
+	}
 	return s
+}
+
+// nameOf is the port that has a hardware address; empty: none has.
+func (w *wire) nameOf(hw mac) string {
+	for _, p := range w.ports {
+		if p.hw == hw {
+			return p.name()
+		}
+	}
+	return ""
 }
 
 // maxEvents bounds what is remembered of what happened.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,22 +24,27 @@ type wire struct {
 	devices     []*device
 	start       time.Time
 	done        chan struct{}
+	errands     *errands
+	settled     chan struct{} // closed when every port with DHCP has had an address
 
-	mu       sync.Mutex // all below; the thread holds it while it is not waiting
-	ports    []*wirePort
-	networks []*network
-	gateways []*gateway
-	machines []*driven
-	stale    []*driven // whose next timeout must be asked for again
-	waiting  []*device // for flush
-	queue    queue
-	rng      *rand.Rand
-	cuts     []CutStatus
-	events   []Event
-	depth    int // of gateways that a packet is in
-	closed   bool
-	spare    [2][]*packet // buffers for reuse, small and large
-	scratch  []byte
+	mu        sync.Mutex // all below; the thread holds it while it is not waiting
+	plan      *plan
+	spaces    map[*node]*namespace
+	ports     []*wirePort
+	networks  []*network
+	gateways  []*gateway
+	machines  []*driven
+	unsettled map[*wirePort]bool
+	stale     []*driven // whose next timeout must be asked for again
+	waiting   []*device // for flush
+	queue     queue
+	rng       *rand.Rand
+	cuts      []CutStatus
+	events    []Event
+	depth     int // of gateways that a packet is in
+	closed    bool
+	spare     [2][]*packet // buffers for reuse, small and large
+	scratch   []byte
 }
 
 // driven is a machine that the wire calls when its time has come.
@@ -62,15 +68,22 @@ const (
 )
 
 // newWire joins the devices of a plan, and starts to carry.
-func newWire(p *plan, opt Options, devices map[*port]*device) (*wire, error) {
+func newWire(p *plan, opt Options, spaces map[*node]*namespace, devices map[*port]*device) (*wire, error) {
 	w := &wire{
-		rng:     rand.New(rand.NewPCG(opt.Seed, 0)),
-		start:   time.Now(),
-		scratch: make([]byte, 0, largeBuffer),
-		done:    make(chan struct{}),
+		plan:      p,
+		spaces:    spaces,
+		unsettled: map[*wirePort]bool{},
+		settled:   make(chan struct{}),
+		rng:       rand.New(rand.NewPCG(opt.Seed, 0)),
+		start:     time.Now(),
+		scratch:   make([]byte, 0, largeBuffer),
+		done:      make(chan struct{}),
 	}
 	if err := w.build(p, opt, devices); err != nil {
 		return nil, err
+	}
+	if len(w.unsettled) == 0 {
+		close(w.settled)
 	}
 	var err error
 	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -94,6 +107,7 @@ func newWire(p *plan, opt Options, devices map[*port]*device) (*wire, error) {
 		unix.Close(w.wake)
 		return nil, fmt.Errorf("netns: epoll: %w", err)
 	}
+	w.errands = newErrands()
 	onThread(w.run)
 	return w, nil
 }
@@ -133,6 +147,9 @@ func (w *wire) build(p *plan, opt Options, devices map[*port]*device) error {
 			if !n.machine {
 				at[q].device, d.port = d, at[q]
 			}
+			if q.DHCP && !q.left {
+				w.unsettled[at[q]] = true
+			}
 			if n.firewall != nil {
 				if err := w.addFirewall(at[q], opt.Seed); err != nil {
 					return err
@@ -141,6 +158,13 @@ func (w *wire) build(p *plan, opt Options, devices map[*port]*device) error {
 		}
 		if n.machine {
 			if err := w.addGateway(p, n, opt, at, devices); err != nil {
+				return err
+			}
+		}
+	}
+	for p := range w.unsettled {
+		if p.gateway == nil {
+			if err := w.addClient(p, opt.Seed); err != nil {
 				return err
 			}
 		}
@@ -161,6 +185,8 @@ func (w *wire) run() {
 	defer spareProcessor(-1)
 	read := make([]byte, largeBuffer)
 	events := make([]unix.EpollEvent, len(w.devices)+1)
+	var pace pace
+	w.begin()
 	for {
 		w.mu.Lock()
 		if w.closed {
@@ -171,18 +197,30 @@ func (w *wire) run() {
 		w.flush()
 		w.mu.Unlock()
 
+		pace.rest(wait)
 		n := epollWait(w.epoll, events, wait)
 
 		w.mu.Lock()
+		packets := 0
 		for _, ev := range events[:n] {
 			if ev.Fd < 0 {
 				w.awake()
 				continue
 			}
-			w.drain(w.devices[ev.Fd], read)
+			packets += w.drain(w.devices[ev.Fd], read)
 			w.deliver(w.now())
 		}
+		pace.took(packets, w.now())
 		w.mu.Unlock()
+	}
+}
+
+// begin lets the machines say what they have to say at first.
+func (w *wire) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, d := range w.machines {
+		d.ring(w.now())
 	}
 }
 
@@ -195,14 +233,16 @@ func (w *wire) awake() {
 }
 
 // drain reads what a device has, but no more than a burst.
-func (w *wire) drain(d *device, buf []byte) {
+func (w *wire) drain(d *device, buf []byte) (packets int) {
 	for range burst {
 		n, ok := d.read(buf)
 		if !ok {
-			return
+			break
 		}
 		w.receive(d, w.now(), buf[:n])
+		packets++
 	}
+	return packets
 }
 
 // deliver does what is due by now, and says how long there is nothing more to
@@ -237,6 +277,13 @@ func (w *wire) touch(d *driven) {
 		d.stale = true
 		w.stale = append(w.stale, d)
 	}
+}
+
+// dismiss ends what touch and ring do for a machine.
+func (w *wire) dismiss(d *driven) {
+	same := func(x *driven) bool { return x == d }
+	w.machines = slices.DeleteFunc(w.machines, same)
+	w.stale = slices.DeleteFunc(w.stale, same)
 }
 
 // ring tells machines that their time has come, and returns the next one's.
@@ -274,6 +321,13 @@ func (w *wire) take(buf []byte) *packet {
 	return p
 }
 
+// wrap is a packet around an IP packet that a machine has made.
+func (w *wire) wrap(ip []byte) *packet {
+	p := w.blank(room + len(ip))
+	p.buf = append(append(p.buf, make([]byte, room)...), ip...)
+	return p
+}
+
 // blank is an empty packet that has room for n bytes.
 func (w *wire) blank(n int) *packet {
 	class, size := 0, smallBuffer
@@ -307,6 +361,7 @@ func (w *wire) close() error {
 	w.mu.Unlock()
 	w.poke()
 	<-w.done
+	w.errands.close()
 	unix.Close(w.epoll)
 	unix.Close(w.wake)
 	var err error

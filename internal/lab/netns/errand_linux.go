@@ -1,0 +1,125 @@
+package netns
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+)
+
+// errands are run one after the other, beside the wire's thread, which has no
+// time for them.
+type errands struct {
+	mu    sync.Mutex
+	more  sync.Cond
+	list  []func()
+	ended bool
+	done  chan struct{}
+}
+
+func newErrands() *errands {
+	e := &errands{done: make(chan struct{})}
+	e.more.L = &e.mu
+	go e.run()
+	return e
+}
+
+func (e *errands) add(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list = append(e.list, f)
+	e.more.Signal()
+}
+
+func (e *errands) run() {
+	defer close(e.done)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		for len(e.list) == 0 && !e.ended {
+			e.more.Wait()
+		}
+		if e.ended {
+			return
+		}
+		f := e.list[0]
+		e.list = e.list[1:]
+		e.mu.Unlock()
+		f()
+		e.mu.Lock()
+	}
+}
+
+// close waits for the errand that is being run, and drops the rest.
+func (e *errands) close() {
+	e.mu.Lock()
+	e.ended = true
+	e.more.Signal()
+	e.mu.Unlock()
+	<-e.done
+}
+
+// setup is what the kernel of a port's owner is to have beside its addresses.
+type setup struct {
+	pull   bool // and put in again: the cable
+	mtu    int
+	routes []route
+}
+
+// configure has the kernel of a port's owner do as the wire does. The channel
+// says when it has.
+func (w *wire) configure(p *wirePort, s setup) <-chan error {
+	addrs, done := slices.Clone(p.Addrs), make(chan error, 1)
+	w.errands.add(func() {
+		err := w.spaces[p.owner].own(func() error { return s.apply(p, addrs) })
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if err != nil && !w.closed {
+			w.note(p.name(), fmt.Sprintf("cannot be configured: %v", err))
+		}
+		if p.ready = addrs; len(addrs) > 0 {
+			w.settle(p)
+		}
+		done <- err
+	})
+	return done
+}
+
+func (s setup) apply(p *wirePort, addrs []netip.Prefix) error {
+	if s.pull {
+		if err := pullCable(p.device); err != nil {
+			return err
+		}
+	}
+	if err := setMTU(p.iface, s.mtu); err != nil {
+		return err
+	}
+	return readdress(p.iface, addrs, s.routes)
+}
+
+// deviceMTU is what the owner's kernel takes for the MTU, unless DHCP says
+// otherwise: a link with a small one drops what is larger and says nothing.
+func (p *port) deviceMTU() int { return max(p.Link.MTU, defaultMTU) }
+
+// settle notes that a port that waited for DHCP has its address.
+func (w *wire) settle(p *wirePort) {
+	if w.unsettled[p] {
+		delete(w.unsettled, p)
+		if len(w.unsettled) == 0 {
+			close(w.settled)
+		}
+	}
+}
+
+func setMTU(iface string, mtu int) error {
+	l, err := netlink.LinkByName(iface)
+	if err == nil && l.Attrs().MTU != mtu {
+		err = netlink.LinkSetMTU(l, mtu)
+	}
+	if err != nil {
+		return fmt.Errorf("interface %s: MTU %d: %w", iface, mtu, err)
+	}
+	return nil
+}
