@@ -87,9 +87,15 @@ func (g *Gateway) outlived(from Side, p *ip.Packet) {
 }
 
 // exhausted answers a packet from inside that begins what there is no room for
-// (RFC 5508 REQ-8).
+// (RFC 5508 REQ-8). A carrier NAT says something that lets TCP try again (RFC
+// 6888 REQ-11b).
 func (g *Gateway) exhausted(from Side, p *ip.Packet) {
-	g.say(from, g.answer(from, p, Prohibited))
+	if g.cfg.Ports.PerHost == 0 && g.cfg.Ports.Block == 0 {
+		g.say(from, g.answer(from, p, Prohibited))
+		return
+	}
+	p.FinishChecksum()
+	g.say(from, ip.AppendError(nil, g.speaker(from, p), ip.HostUnreachable, p.Data))
 }
 
 // ping answers an echo request to an address of the gateway's, if it is one.

@@ -199,13 +199,16 @@ func (g *Gateway) Reset() {
 	g.hosts, g.six = hosts{}, addresses6{}
 	g.hosts.index.reset()
 	g.six.index.reset()
-	g.held, g.seconds = nil, nil
+	g.seconds = nil
 	g.owners, g.grants = make(map[ownedPort]portOwner), make(map[uint32]*grant)
 	g.wides, g.symmetrics = 0, 0
 	for i := range g.externals {
 		e := &g.externals[i]
-		e.pools, e.blocks = [4]*pool{}, nil
+		if e.blocks = nil; g.cfg.Ports.HoldDown == 0 {
+			e.pools = [4]*pool{}
+		}
 	}
+	g.restAll()
 	g.queue = nil
 	g.tracks, g.late, g.cut = tracks{}, lateAnswers{}, [sides]cutPackets{}
 	g.soon = never

@@ -53,6 +53,23 @@ func (h *resting) pop() restingPort {
 	}
 }
 
+// restAll keeps every port that is taken or rests from being given out, for
+// after a loss of state its old remotes still send to it (RFC 6888 REQ-8).
+func (g *Gateway) restAll() {
+	g.held = nil
+	until := g.now + int64(g.cfg.Ports.HoldDown)
+	for addr := range g.externals {
+		for proto, p := range g.externals[addr].pools {
+			if p != nil {
+				p.eachTaken(func(port uint16) {
+					p.rest(port)
+					g.held.push(restingPort{until, 0, port, uint8(addr), uint8(proto)})
+				})
+			}
+		}
+	}
+}
+
 // unhold gives free what has rested long enough.
 func (g *Gateway) unhold() {
 	for g.held.due() <= g.now {

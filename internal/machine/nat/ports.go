@@ -52,6 +52,20 @@ func (p *pool) release(port uint16) {
 	p.pages[port/portPage].taken[port%portPage/64] &^= 1 << (port % 64)
 }
 
+// eachTaken goes through the ports that are taken or rest.
+func (p *pool) eachTaken(do func(port uint16)) {
+	for at, page := range p.pages {
+		if page == nil {
+			continue
+		}
+		for i, word := range page.taken {
+			for ; word != 0; word &= word - 1 {
+				do(uint16(at*portPage + i*64 + bits.TrailingZeros64(word)))
+			}
+		}
+	}
+}
+
 // portRange is first to last, both included.
 type portRange struct{ first, last uint16 }
 
