@@ -10,7 +10,8 @@ import (
 
 // external is an address that mappings translate to.
 type external struct {
-	addr netip.Addr
+	addr   netip.Addr
+	packed endpoint // without a port
 	// inner is the internal address that a static one stands for.
 	inner  netip.Addr
 	live   bool
@@ -89,10 +90,17 @@ func (g *Gateway) rolesNow() {
 			g.dynamic = append(g.dynamic, uint8(i))
 		}
 	}
+	g.roles4 = roles4{slots: make([]role4, size), mask: uint32(size - 1)}
+	for _, s := range g.roles.slots {
+		if s.addr.Is4() {
+			b := s.addr.As4()
+			g.roles4.add(role4{binary.BigEndian.Uint32(b[:]), min(s.role.external, mine)})
+		}
+	}
 }
 
 // maxExternals is how many there may be.
-const maxExternals = identity
+const maxExternals = mine
 
 // statics begins the table of externals.
 func (g *Gateway) statics() error {
@@ -111,7 +119,7 @@ func (g *Gateway) statics() error {
 			return fmt.Errorf("nat: more than %d external addresses", maxExternals)
 		}
 		g.fixed[s.Internal] = uint8(len(g.externals))
-		g.externals = append(g.externals, external{addr: s.External, inner: s.Internal, live: true})
+		g.externals = append(g.externals, external{addr: s.External, packed: g.lookup(netip.AddrPortFrom(s.External, 0)), inner: s.Internal, live: true})
 	}
 	return nil
 }
@@ -129,7 +137,7 @@ func (g *Gateway) claim() error {
 			}
 			g.externals = append(g.externals, external{})
 		}
-		g.externals[i] = external{addr: a, live: true}
+		g.externals[i] = external{addr: a, packed: g.lookup(netip.AddrPortFrom(a, 0)), live: true}
 	}
 	g.rolesNow()
 	return nil
@@ -186,6 +194,66 @@ func (g *Gateway) abandon(gone []netip.Addr) {
 		}
 	}
 }
+
+// roles4 is roles for express: the place in externals of an IPv4 address; mine
+// for another of the gateway's own, identity for others.
+type roles4 struct {
+	slots []role4
+	mask  uint32
+}
+
+type role4 struct {
+	addr     uint32 // 0: an empty slot
+	external uint8
+}
+
+const mine = identity - 1
+
+func (r *roles4) add(new role4) {
+	i := spread(new.addr) & r.mask
+	for r.slots[i].addr != 0 {
+		i = (i + 1) & r.mask
+	}
+	r.slots[i] = new
+}
+
+func (r *roles4) of(e endpoint) uint8 {
+	addr := e.number()
+	for i := spread(addr) & r.mask; ; i = (i + 1) & r.mask {
+		switch s := r.slots[i]; s.addr {
+		case addr:
+			return s.external
+		case 0:
+			return identity
+		}
+	}
+}
+
+// spread is no hash against attackers: who has which address is not theirs to
+// choose.
+func spread(addr uint32) uint32 { return addr * 0x9e3779b1 >> 16 }
+
+// side4 is sideOf for a packed IPv4 endpoint.
+func (g *Gateway) side4(e endpoint) Side {
+	for i := range g.zones {
+		if z := &g.zones[i]; e.number()&z.mask == z.addr {
+			return z.side
+		}
+	}
+	return Outside
+}
+
+// martian reports whether no packet can come from an address outside (RFC 1812
+// section 5.3.7).
+func martian(a netip.Addr) bool {
+	if a.Is4() {
+		b := a.As4()
+		return martian4(b[0])
+	}
+	return a.IsUnspecified() || a.IsLoopback() || a.IsMulticast()
+}
+
+func martian4(first byte) bool { return first == 0 || first == 127 || first >= 224 }
 
 // zone is a prefix of IPv4 addresses on a side.
 type zone struct {

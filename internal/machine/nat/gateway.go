@@ -75,6 +75,9 @@ type Gateway struct {
 	zones     []zone
 	zones6    []zone6
 	roles     roles
+	roles4    roles4
+	mtus      [sides]int
+	fast      bool // express may be tried
 	externals []external
 	dynamic   []uint8              // the live ones among externals that are not static
 	fixed     map[netip.Addr]uint8 // externals by internal address: static pairs
@@ -107,6 +110,7 @@ type Gateway struct {
 	quoted           ip.Packet      // the packet that it quotes
 	segment          segment        // the TCP segment in it
 	queue            []Out          // for Poll
+	sink             uint64         // what Expect has read, or it would not be
 	stats            Stats
 
 	rules     []compiledRule
@@ -174,6 +178,9 @@ func New(cfg Config) (*Gateway, error) {
 		g.cfg.Own[i] = slices.Clone(cfg.Own[i])
 	}
 	g.zonesNow()
+	for side := range sides {
+		g.mtus[side] = g.mtu(side)
+	}
 	if err := g.statics(); err != nil {
 		return nil, err
 	}
@@ -185,6 +192,7 @@ func New(cfg Config) (*Gateway, error) {
 			return nil, fmt.Errorf("nat: no external IPv4 address to translate %v to", p)
 		}
 	}
+	g.fast = g.hasExpress()
 	g.Reset()
 	return g, nil
 }
@@ -221,6 +229,11 @@ func (g *Gateway) Reset() {
 // bytes of pkt behind the IP packet are left alone.
 func (g *Gateway) Handle(now time.Time, from Side, pkt []byte, off Offload) Verdict {
 	g.advance(now)
+	if g.fast && off == (Offload{}) {
+		if v, done := g.express(from, pkt); done {
+			return g.count(from, v)
+		}
+	}
 	if off.Segment > 0 && g.cfg.ALG {
 		return g.handleSegments(from, pkt, off)
 	}

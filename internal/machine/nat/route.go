@@ -11,7 +11,7 @@ func (g *Gateway) route(from Side, p *ip.Packet) Verdict {
 	if from == Local {
 		return g.fromLocal(p)
 	}
-	if g.sideOf(p.Src.Addr()) != from { // RFC 2827
+	if g.sideOf(p.Src.Addr()) != from || from == Outside && martian(p.Src.Addr()) { // RFC 2827
 		return drop(BadAddress)
 	}
 	g.dst = g.roles.of(p.Dst.Addr())
