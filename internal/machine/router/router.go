@@ -177,12 +177,24 @@ func (r *Router) newClient(now time.Time, last netip.Addr) (*dhcp.Client, error)
 // the driver has: sockets for UPnP and proxies. What that stack sends comes in
 // from Local.
 func (r *Router) Handle(now time.Time, from nat.Side, link MAC, pkt []byte, off nat.Offload) nat.Verdict {
-	if len(pkt) >= ip4Header && pkt[0]>>4 == 4 && r.takes(now, from, link, pkt, off) {
-		r.busy = true
-		return nat.Verdict{Action: nat.Drop, Reason: nat.Kept}
-	}
-	if toMany(pkt) {
-		return nat.Verdict{Action: nat.Drop, Reason: nat.BadAddress}
+	if len(pkt) >= ip4Header {
+		toMany := false // for a group or for everyone: no such packet goes from one side to another
+		if pkt[0]>>4 != 4 {
+			toMany = len(pkt) >= ip6Header && pkt[24] == firstGroup6
+		} else {
+			if from == nat.Inside && r.server != nil && link != (MAC{}) {
+				r.server.Seen(now, [4]byte(pkt[12:16]), link)
+			}
+			toMany = pkt[16] >= firstGroup
+			if (from == nat.Inside && (toMany || [4]byte(pkt[16:20]) == r.inside) ||
+				from == nat.Outside && pkt[9] == protoUDP && r.client != nil) && r.takes(now, from, link, pkt, off) {
+				r.busy = true
+				return nat.Verdict{Action: nat.Drop, Reason: nat.Kept}
+			}
+		}
+		if toMany {
+			return nat.Verdict{Action: nat.Drop, Reason: nat.BadAddress}
+		}
 	}
 	if r.proxy != nil {
 		return r.handleRedirected(now, from, pkt, off)

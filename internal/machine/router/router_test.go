@@ -11,6 +11,7 @@ import (
 	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
 
 var (
@@ -236,6 +237,27 @@ func TestUnfinishedChecksum(t *testing.T) {
 	}
 	if _, ok := w.r.Poll(); !ok {
 		t.Error("no offer")
+	}
+}
+
+// What is not taken is left as it came: the gateway is told the same of it.
+func TestOthersChecksumIsLeft(t *testing.T) {
+	l := newLine(t, portmap.Behaviour{PCP: true})
+	l.settle()
+	public := l.leaves(host)
+	for _, c := range []struct {
+		from nat.Side
+		pkt  []byte
+	}{
+		{nat.Inside, udp(host, netip.AddrPortFrom(own, 53))},
+		{nat.Inside, udp(host, netip.MustParseAddrPort("224.0.0.251:5353"))},
+		{nat.Outside, udp(netip.AddrPortFrom(remote.Addr(), 67), netip.AddrPortFrom(public.Addr(), 68))},
+	} {
+		c.pkt[26], c.pkt[27] = 1, 2
+		l.home.Handle(l.now, c.from, mac(50), c.pkt[:len(c.pkt):len(c.pkt)], nat.Offload{PartialSum: true})
+		if c.pkt[26] != 1 || c.pkt[27] != 2 {
+			t.Errorf("the checksum of %x was edited", c.pkt)
+		}
 	}
 }
 
