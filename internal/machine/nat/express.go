@@ -23,7 +23,7 @@ const expressHeader = 20
 
 // read reports whether the packet is one for express.
 func (h *header) read(b []byte) bool {
-	if len(b) < 28 || b[0] != 0x45 || b[8] <= 1 || binary.BigEndian.Uint16(b[6:])&0x3fff != 0 {
+	if len(b) < 28 || b[0] != 0x45 || b[8] <= 1 || binary.BigEndian.Uint16(b[6:])&^0x4000 != 0 {
 		return false
 	}
 	n := int(binary.BigEndian.Uint16(b[2:]))
@@ -74,7 +74,8 @@ func (g *Gateway) express(from Side, b []byte) (Verdict, bool) {
 	side := Outside
 	switch from {
 	case Inside:
-		if g.side4(h.src) != Inside || g.side4(h.dst) != Outside || g.roles4.of(h.dst) != identity || g.wides+g.symmetrics > 0 {
+		if b[6]&0x40 == 0 || // it may be cut, so it needs a number of ours
+			g.side4(h.src) != Inside || g.side4(h.dst) != Outside || g.roles4.of(h.dst) != identity || g.wides+g.symmetrics > 0 {
 			return Verdict{}, false
 		}
 		at = g.mappingOf(keyOf(h.proto, Outside, h.src), g.policy(h.proto).Mapping.depends(h.dst))
