@@ -16,8 +16,7 @@ import (
 type client struct {
 	driven
 	*dhcp.Client
-	fixed   []netip.Prefix // the port's other addresses
-	expires time.Time      // zero: never
+	fixed []netip.Prefix // the port's other addresses
 }
 
 func (w *wire) addClient(p *wirePort, seed uint64) (err error) {
@@ -89,10 +88,6 @@ func (w *wire) heed(p *wirePort, e dhcp.ClientEvent, now int64) {
 	}
 	if g, ok := c.Grant(); !ok || g.Prefix != e.Grant.Prefix {
 		return // lost again meanwhile
-	}
-	c.expires = time.Time{}
-	if e.Grant.Lease != dhcp.Forever {
-		c.expires = w.clock(now).Add(e.Grant.Lease)
 	}
 	// Who has the address would answer an ARP probe (RFC 5227 section 2.1).
 	if s, known := p.network.stations[a]; known && s.port != p && !has {

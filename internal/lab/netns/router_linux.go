@@ -6,9 +6,11 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/service"
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
@@ -28,7 +30,9 @@ type gateway struct {
 	sides  [nat.Local]*wirePort // nil: there is no such
 	stack  [nat.Local]*device
 
+	// Blocking can be switched on and off here, and not in the machine.
 	blockUDP bool
+	blocked  uint64
 }
 
 // maxDepth bounds the gateways that a packet crosses without a link that takes
@@ -49,6 +53,7 @@ func (w *wire) addGateway(p *plan, n *node, opt Options, at map[*port]*wirePort,
 		OutsideDHCP: outside.DHCP, OutsideMAC: outside.hardware(),
 	}
 	service.Configure(n.gateway, &cfg)
+	cfg.NAT.BlockUDP, g.blockUDP = false, cfg.NAT.BlockUDP
 	for _, q := range p.segment(n.gateway.Inside.Network).ports {
 		if q.owner != n {
 			cfg.Fixed = append(cfg.Fixed, plain(q.Addrs)...)
@@ -92,7 +97,7 @@ func hash(s string) uint64 {
 
 // handle gives a gateway a packet that came in from a side.
 func (w *wire) handle(g *gateway, from nat.Side, now int64, buf []byte) {
-	if w.depth == maxDepth || g.blockUDP && isUDP(buf) {
+	if w.depth == maxDepth || g.blockUDP && g.blocks(from, buf) {
 		return
 	}
 	w.depth++
@@ -113,9 +118,18 @@ func offload(buf []byte) nat.Offload {
 	return off
 }
 
-func isUDP(buf []byte) bool {
+// blocks drops UDP as nat.Behaviour.BlockUDP does: but for what is between the
+// gateway itself and its neighbours.
+func (g *gateway) blocks(from nat.Side, buf []byte) bool {
 	v, ok := parse(buf)
-	return ok && v.proto == UDP
+	if !ok || v.proto != UDP || from == nat.Local || isEveryone(v.dst) || v.isTo(dhcp.ClientPort) {
+		return false
+	}
+	if from != nat.Outside && slices.Contains(plain(g.sides[from].Addrs), v.dst) {
+		return false
+	}
+	g.blocked++
+	return true
 }
 
 // poll sends what the gateway makes itself.

@@ -66,7 +66,7 @@ func (l *Lab) hostStatus(n *node) HostStatus {
 		return s
 	}
 	if g, ok := p.client.Grant(); ok {
-		s.Lease = &Lease{Addr: g.Prefix.Addr(), Hardware: p.hw, Host: n.name, Expires: p.client.expires}
+		s.Lease = &Lease{Addr: g.Prefix.Addr(), Hardware: p.hw, Host: n.name, Expires: p.client.Until()}
 	}
 	return s
 }
@@ -85,6 +85,7 @@ func (l *Lab) gatewayStatus(n *node) GatewayStatus {
 	s.Stats = g.router.NAT().Stats()
 	s.Mappings = g.router.NAT().Mappings(w.clock(w.now()))
 	s.UDPBlocked = g.blockUDP
+	s.Stats.Dropped[nat.Blocked] += g.blocked
 	for _, lease := range g.router.Leases() {
 		if lease.Until.IsZero() || lease.Until.After(w.clock(w.now())) {
 			s.Leases = append(s.Leases, Lease{Addr: lease.Addr, Hardware: lease.Client, Host: w.nameOf(lease.Client), Expires: lease.Until})
