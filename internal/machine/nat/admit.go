@@ -38,12 +38,12 @@ func (g *Gateway) locate(f *flow, p *ip.Packet, src endpoint) uint32 {
 		}
 		return g.holder(p.Proto, i, p.Dst.Port(), src)
 	}
-	return g.listed(keyOf(code, f.far(), g.lookup(p.Dst)))
+	return g.bareListed(keyOf(code, g.far(f, p.Src), g.lookup(p.Dst)))
 }
 
 // enter decides about the first packet of a session that comes from outside.
 func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
-	w := wish{proto: p.Proto, code: p.Proto, far: f.far(), external: identity, most: g.cfg.MaxMappings / 2}
+	w := wish{proto: p.Proto, code: p.Proto, far: g.far(f, p.Src), external: identity, most: g.cfg.MaxMappings / 2}
 	if p.Kind == ip.EchoRequest {
 		w.code = served
 	}
@@ -146,7 +146,11 @@ func (g *Gateway) at(from Side, proto ip.Proto, external, remote netip.AddrPort)
 			external = netip.AddrPortFrom(g.externals[r.external].inner, external.Port())
 		}
 		f := flow{from: from, d: inbound}
-		mapping = g.listed(keyOf(proto, f.far(), g.lookup(external)))
+		if key := keyOf(proto, g.far(&f, remote), g.lookup(external)); r.external != identity {
+			mapping = g.listed(key)
+		} else {
+			mapping = g.bareListed(key)
+		}
 	}
 	return mapping, g.knows(mapping, src)
 }
@@ -160,11 +164,22 @@ func (g *Gateway) listed(key endpoint) uint32 {
 	return ref
 }
 
+// bareListed is listed for packets to the internal endpoint itself: those that
+// are to be translated come to the external one.
+func (g *Gateway) bareListed(key endpoint) uint32 {
+	ref := g.listed(key)
+	if ref != 0 && g.mapping(ref).addr != identity {
+		return 0
+	}
+	return ref
+}
+
 // toRemote finds the mapping that packets from an internal endpoint to a
 // remote one use, and what it remembers of that.
 func (g *Gateway) toRemote(from, to Side, proto ip.Proto, internal, remote netip.AddrPort) (mapping, session uint32) {
 	dst := g.lookup(remote)
-	mapping = g.toward(&wish{proto: proto, code: proto, side: from, far: to, addr: internal.Addr(), internal: g.lookup(internal), remote: dst})
+	f := flow{from: from, to: to, d: outbound}
+	mapping = g.toward(&wish{proto: proto, code: proto, side: from, far: g.far(&f, remote), addr: internal.Addr(), internal: g.lookup(internal), remote: dst})
 	return mapping, g.knows(mapping, dst)
 }
 

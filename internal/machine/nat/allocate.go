@@ -39,7 +39,7 @@ func (g *Gateway) newMapping(w *wish) uint32 {
 	}
 	var h *host
 	var host uint32
-	if w.side != Local && (translated && flags&fixed == 0 || g.cfg.Ports.PerHost > 0) {
+	if w.side != Local && (translated && flags&fixed == 0 || g.cfg.Ports.PerHost > 0 || g.cfg.Ports.Rate > 0) {
 		if host = g.enterHost(w.internal.address()); host == 0 {
 			return 0
 		}
@@ -47,7 +47,7 @@ func (g *Gateway) newMapping(w *wish) uint32 {
 		h.mappings++
 	}
 	ref := uint32(0)
-	if h == nil || g.cfg.Ports.PerHost == 0 || int(h.mappings) <= g.cfg.Ports.PerHost {
+	if h == nil || (g.cfg.Ports.PerHost == 0 || int(h.mappings) <= g.cfg.Ports.PerHost) && g.mayMake(h) {
 		ok := true
 		if translated && flags&fixed == 0 {
 			if whom = g.whom(w); whom != w.remote && g.conflicts(w) {
@@ -211,7 +211,7 @@ func (g *Gateway) givePort(ref uint32, m *mapping, host uint32) {
 	case !g.dynamicPort(m):
 	case g.sharesPort(m):
 		g.byShared.remove(g.externalHash(m), ref)
-	case g.cfg.Ports.HoldDown > 0:
+	case g.cfg.Ports.HoldDown > 0 && (g.cfg.Ports.Held == 0 || len(g.held) < g.cfg.Ports.Held):
 		g.pool(m.proto, m.addr).rest(m.port)
 		from := g.now
 		if g.freed != 0 {

@@ -101,6 +101,9 @@ type Behaviour struct {
 
 	Ports   Ports   `yaml:"ports"`
 	Pooling Pooling `yaml:"pooling"`
+	// Untranslated are remote endpoints that IPv4 hosts reach with their own
+	// addresses (RFC 6888 REQ-6). Only they themselves may answer.
+	Untranslated []Remotes `yaml:"untranslated"`
 	// SymmetricOnConflict makes a host's mappings address-and-port-dependent,
 	// with random ports, where another host already holds the same internal
 	// port.
@@ -144,7 +147,7 @@ type Ports struct {
 	First uint16 `yaml:"first"`
 	Last  uint16 `yaml:"last"`
 	// Block gives each internal address a block of so many ports of its own,
-	// at random (RFC 6888 section 4); zero gives none.
+	// at random (RFC 6888 section 5); zero gives none.
 	Block int `yaml:"block"`
 	// Overload lets two mappings share an external port as long as their
 	// remote endpoints differ (RFC 4787 section 4.2.1).
@@ -153,15 +156,23 @@ type Ports struct {
 	Parity bool `yaml:"parity"`
 	// HoldDown is how long a freed port is not given out (RFC 6888 REQ-8).
 	HoldDown time.Duration `yaml:"hold-down"`
-	// PerHost bounds the mappings of one internal address (RFC 6888 REQ-3);
+	// Held bounds how many ports are held down at a time; zero is no bound.
+	Held int `yaml:"held"`
+	// PerHost bounds the mappings of one internal address (RFC 6888 REQ-4);
 	// zero is no bound.
 	PerHost int `yaml:"per-host"`
+	// Rate bounds the mappings that an internal address makes in a second, and
+	// at once (RFC 6888 REQ-4c); zero is no bound.
+	Rate int `yaml:"rate"`
 }
 
 // Timers are how long idle state lives; zero is what the RFC named asks for.
 type Timers struct {
 	UDP        time.Duration `yaml:"udp"` // 5 min, RFC 4787 REQ-5
 	UDPRefresh Refresh       `yaml:"udp-refresh"`
+	// UDPUnanswered is for mappings, or with PerSession for remotes, that no
+	// packet came in for; zero is as UDP.
+	UDPUnanswered time.Duration `yaml:"udp-unanswered"`
 	// PerSession times each remote of a UDP mapping alone. Without it any
 	// packet of the mapping keeps all of them.
 	PerSession  bool          `yaml:"per-session"`

@@ -38,8 +38,18 @@ func (g *Gateway) check() error {
 		return fmt.Errorf("nat: no blocks of %d ports from %d to %d", b.Ports.Block, g.within.first, g.within.last)
 	case b.Ports.Delta < -65535 || b.Ports.Delta > 65535:
 		return fmt.Errorf("nat: delta %d is larger than any port", b.Ports.Delta)
-	case b.Ports.PerHost < 0 || b.Ports.HoldDown < 0 || b.Ports.HoldDown > longest:
+	case b.Ports.PerHost < 0 || b.Ports.Rate < 0 || b.Ports.Held < 0 || b.Ports.HoldDown < 0 || b.Ports.HoldDown > longest:
 		return errors.New("nat: negative limit")
+	}
+	for _, r := range b.Untranslated {
+		switch {
+		case b.Mode != Translate:
+			return errors.New("nat: nothing is translated, so nothing is exempt")
+		case !r.Prefix.IsValid() && r.Port == 0:
+			return errors.New("nat: everything is exempt from translation")
+		case r.Prefix.IsValid() && !r.Prefix.Addr().Is4():
+			return fmt.Errorf("nat: %v is never translated", r.Prefix)
+		}
 	}
 	if b.Mode == Open && b.Content.WebOnly {
 		return errors.New("nat: only who remembers connections can tell what they carry")
@@ -54,7 +64,7 @@ func (g *Gateway) check() error {
 		return fmt.Errorf("nat: unknown answers %+v", *u)
 	}
 	t := &b.Timers
-	for _, d := range []time.Duration{t.UDP, t.ICMP, t.Transitory, t.Established, t.AfterFIN, t.AfterRST} {
+	for _, d := range []time.Duration{t.UDP, t.UDPUnanswered, t.ICMP, t.Transitory, t.Established, t.AfterFIN, t.AfterRST} {
 		if d < 0 || d > longest {
 			return fmt.Errorf("nat: no timer runs %v", d)
 		}

@@ -24,10 +24,15 @@ type Request struct {
 	Lifetime time.Duration
 }
 
-// Remotes are remote endpoints; port 0 is any.
+// Remotes are remote endpoints; an invalid prefix is all addresses, port 0 all
+// ports.
 type Remotes struct {
-	Prefix netip.Prefix
-	Port   uint16
+	Prefix netip.Prefix `yaml:"prefix"`
+	Port   uint16       `yaml:"port"`
+}
+
+func (r Remotes) has(remote netip.AddrPort) bool {
+	return (!r.Prefix.IsValid() || r.Prefix.Contains(remote.Addr())) && (r.Port == 0 || r.Port == remote.Port())
 }
 
 var (
@@ -38,6 +43,10 @@ var (
 	// ErrNotInside is Map's answer for an endpoint that can have no mapping.
 	ErrNotInside = errors.New("nat: not an endpoint behind the gateway")
 )
+
+func anyHas(all []Remotes, remote netip.AddrPort) bool {
+	return slices.ContainsFunc(all, func(r Remotes) bool { return r.has(remote) })
+}
 
 // grant is what Map gave.
 type grant struct {
@@ -235,9 +244,7 @@ func (g *Gateway) forget(ref uint32) {
 
 // admits reports whether a remote may come in.
 func (gr *grant) admits(remote netip.AddrPort) bool {
-	return len(gr.remotes) == 0 || slices.ContainsFunc(gr.remotes, func(r Remotes) bool {
-		return r.Prefix.Contains(remote.Addr()) && (r.Port == 0 || r.Port == remote.Port())
-	})
+	return len(gr.remotes) == 0 || anyHas(gr.remotes, remote)
 }
 
 // External is the address that an internal one has outside, or would get now;

@@ -59,7 +59,8 @@ func (h *header) read(b []byte) bool {
 // hasExpress reports whether there is nothing in the behaviour that express
 // would have to know.
 func (g *Gateway) hasExpress() bool {
-	return g.cfg.Mode == Translate && !g.cfg.BlockUDP && !g.cfg.KeepTTL && !g.tracking && len(g.fixed) == 0
+	return g.cfg.Mode == Translate && !g.cfg.BlockUDP && !g.cfg.KeepTTL && !g.tracking && len(g.fixed) == 0 &&
+		g.cfg.Timers.UDPUnanswered == 0 && len(g.cfg.Untranslated) == 0
 }
 
 // express reports false when it has done nothing.

@@ -24,12 +24,20 @@ const (
 	inbound  direction = true
 )
 
-// far is the side that a mapping's key has for the flow's remote end.
-func (f *flow) far() Side {
-	if f.from == DMZ && f.d == inbound || f.to == DMZ && f.d == outbound {
+// far is the side that a mapping's key has for a flow's remote end. Who is
+// reached without translation counts to the DMZ.
+func (g *Gateway) far(f *flow, remote netip.AddrPort) Side {
+	if f.from == DMZ && f.d == inbound || f.to == DMZ && f.d == outbound || g.untranslated(remote) {
 		return DMZ
 	}
 	return Outside
+}
+
+// untranslated reports whether hosts reach a remote endpoint outside with
+// their own addresses.
+func (g *Gateway) untranslated(remote netip.AddrPort) bool {
+	return len(g.cfg.Untranslated) > 0 && remote.Addr().Is4() && anyHas(g.cfg.Untranslated, remote) &&
+		g.owner(remote.Addr()) == Local
 }
 
 // policy is what governs a protocol.

@@ -62,6 +62,10 @@ func (g *Gateway) restAll() {
 		for proto, p := range g.externals[addr].pools {
 			if p != nil {
 				p.eachTaken(func(port uint16) {
+					if g.cfg.Ports.Held > 0 && len(g.held) == g.cfg.Ports.Held {
+						p.release(port)
+						return
+					}
 					p.rest(port)
 					g.held.push(restingPort{until, 0, port, uint8(addr), uint8(proto)})
 				})

@@ -1,5 +1,7 @@
 package nat
 
+import "time"
+
 // host is an internal address that has mappings, or ports that rest.
 type host struct {
 	addr     endpoint // port 0
@@ -10,6 +12,25 @@ type host struct {
 	last     uint16 // allocated last by Sequential in the block
 	external uint8  // the external address that it is paired with; identity: none yet
 	blocked  bool   // it has a block
+	pace     pace   // of its new mappings
+}
+
+// pace is a token bucket for what comes at most so many times a second.
+type pace struct{ full int64 } // when it is full again
+
+func (p *pace) take(now int64, rate int) bool {
+	price := int64(time.Second) / int64(rate)
+	full := max(p.full, now) + price
+	if full-now > int64(time.Second) {
+		return false
+	}
+	p.full = full
+	return true
+}
+
+// mayMake reports whether a host may have another mapping so soon.
+func (g *Gateway) mayMake(h *host) bool {
+	return g.cfg.Ports.Rate == 0 || h.pace.take(g.now, g.cfg.Ports.Rate)
 }
 
 func (h *host) link() *uint32 { return &h.next }

@@ -10,7 +10,7 @@ func (g *Gateway) open(f *flow, p *ip.Packet) Reason {
 	if p.Kind == ip.EchoReply {
 		code = served
 	}
-	w := wish{proto: p.Proto, code: code, side: f.from, far: f.to, addr: p.Src.Addr(), external: identity}
+	w := wish{proto: p.Proto, code: code, side: f.from, far: g.far(f, p.Dst), addr: p.Src.Addr(), external: identity}
 	w.internal, w.remote = g.lookup(p.Src), g.lookup(p.Dst)
 	if f.mapping = g.toward(&w); f.mapping != 0 {
 		m := g.mapping(f.mapping)
@@ -147,6 +147,9 @@ func (g *Gateway) join(f *flow, p *ip.Packet, remote endpoint, most int) {
 		c = classUDP
 	case ip.ICMP:
 		c = classICMP
+	}
+	if c == classUDP && g.cfg.Timers.UDPUnanswered > 0 && f.d == outbound {
+		c = g.unanswered(f.mapping)
 	}
 	if f.session = g.connect(f.mapping, remote, c, most); f.session == 0 {
 		g.dropIfEmpty(f.mapping, g.mapping(f.mapping))

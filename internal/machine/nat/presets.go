@@ -113,7 +113,8 @@ func byTheBook() Behaviour {
 			Allocation: PreserveRandom, // RFC 7857 section 9
 			Parity:     true,           // RFC 4787 REQ-4
 			HoldDown:   120 * time.Second,
-			PerHost:    16384, // RFC 6888 REQ-4: some bound
+			PerHost:    16384, // RFC 6888 REQ-4: some bounds
+			Rate:       1000,
 		},
 		Unsolicited: Unsolicited{TCP: Unreachable, After: 6 * time.Second}, // RFC 5382 REQ-4
 	}
@@ -127,14 +128,15 @@ func linux() Behaviour {
 		Filtering: AddressAndPortDependent,
 		Ports:     Ports{Allocation: PreserveRandom, Overload: true},
 		Timers: Timers{
-			UDP:         2 * time.Minute,
-			UDPRefresh:  RefreshBoth,
-			PerSession:  true,
-			ICMP:        30 * time.Second,
-			Transitory:  2 * time.Minute,
-			Established: 5 * 24 * time.Hour,
-			AfterFIN:    2 * time.Minute,
-			AfterRST:    10 * time.Second,
+			UDP:           2 * time.Minute,
+			UDPUnanswered: 30 * time.Second,
+			UDPRefresh:    RefreshBoth,
+			PerSession:    true,
+			ICMP:          30 * time.Second,
+			Transitory:    2 * time.Minute,
+			Established:   5 * 24 * time.Hour,
+			AfterFIN:      2 * time.Minute,
+			AfterRST:      10 * time.Second,
 		},
 		TCP: TCP{CheckWindow: true, RSTCloses: true},
 		// What is for nobody inside is for the machine itself, which has no
@@ -145,7 +147,7 @@ func linux() Behaviour {
 
 func openWrt() Behaviour {
 	b := linux()
-	b.Timers.UDP = 3 * time.Minute
+	b.Timers.UDP, b.Timers.UDPUnanswered = 3*time.Minute, time.Minute
 	b.Timers.Established = 7440 * time.Second
 	return b
 }

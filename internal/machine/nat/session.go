@@ -229,11 +229,18 @@ func (g *Gateway) refresh(f *flow, p *ip.Packet) {
 		return
 	case p.Proto == ip.UDP:
 		c = classUDP
-		if f.d == outbound && !g.refreshOut || f.d == inbound && !g.refreshIn {
-			return
-		}
 		if g.shared(g.mapping(f.mapping)) {
 			ref = f.mapping | inMapping
+		}
+		if g.session(ref).class == classUnanswered {
+			if f.d == inbound {
+				g.touch(ref, classUDP)
+				return
+			}
+			c = classUnanswered
+		}
+		if f.d == outbound && !g.refreshOut || f.d == inbound && !g.refreshIn {
+			return
 		}
 	case p.Kind != ip.EchoRequest:
 		return
@@ -241,4 +248,13 @@ func (g *Gateway) refresh(f *flow, p *ip.Packet) {
 	if s := g.session(ref); s.mapping != 0 && s.class == c {
 		g.touch(ref, c)
 	}
+}
+
+// unanswered is the class of a UDP session that begins with a packet from
+// inside: that of the mapping where it has the timer of all.
+func (g *Gateway) unanswered(at uint32) class {
+	if m := g.mapping(at); g.shared(m) && m.first.mapping != 0 && m.first.class < classes {
+		return m.first.class
+	}
+	return classUnanswered
 }

@@ -184,7 +184,8 @@ func (g *Gateway) NextTimeout() (time.Time, bool) {
 type class uint8
 
 const (
-	classUDP class = iota
+	classUDP        class = iota
+	classUnanswered       // UDP
 	classICMP
 	classTransitory  // TCP opening or closing
 	classEstablished // TCP
@@ -199,6 +200,7 @@ const (
 func timeouts(t *Timers) (all [classes]int64) {
 	for c, d := range [classes][2]time.Duration{
 		classUDP:         {t.UDP, 5 * time.Minute},                     // RFC 4787 REQ-5
+		classUnanswered:  {t.UDPUnanswered, 0},                         // unused without
 		classICMP:        {t.ICMP, time.Minute},                        // RFC 5508 REQ-2
 		classTransitory:  {t.Transitory, 4 * time.Minute},              // RFC 5382 REQ-5
 		classEstablished: {t.Established, 2*time.Hour + 4*time.Minute}, // RFC 5382 REQ-5

@@ -19,14 +19,15 @@ var carrierRules = []Requirement{
 	{Number: "REQ-4", Level: Must, Text: "the external ports of a host are bounded", check: bounded(5)},
 	{Number: "REQ-4a", Level: Must, Text: "the bound can be configured", check: bounded(9)},
 	{Number: "REQ-4b", Level: May, Text: "for each protocol", Why: "a permission; the bound is for all together"},
-	{Number: "REQ-4c", Level: Should, Text: "other bounds keep a host from taking all of the processor", Why: "the gateway does not bound how fast a host makes mappings"},
+	{Number: "REQ-4c", Level: Should, Text: "how fast a host makes mappings can be bounded", check: paced},
 	{Number: "REQ-5", Level: Should, Text: "the memory for a mapping and for a host is bounded", check: boundedSessions},
 	{Number: "REQ-5a", Level: Should, Text: "those bounds can be configured", check: bounded(9)},
-	{Number: "REQ-5b", Level: Should, Text: "and how fast it is taken", Why: "the gateway does not bound how fast a host makes mappings"},
-	{Number: "REQ-6", Level: Must, Text: "translation can be switched off for some destinations", Why: "TODO"},
+	{Number: "REQ-5b", Level: Should, Text: "and how fast it is taken", check: paced},
+	{Number: "REQ-6", Level: Must, Text: "translation can be switched off for some destinations", check: exempted},
 	{Number: "REQ-7", Level: Should, Text: "the filter is endpoint-independent", check: carrierFilter},
 	{Number: "REQ-8", Level: Should, Text: "a freed port rests for 120 seconds", check: rests},
 	{Number: "REQ-8 configured", Level: Must, Text: "that time can be configured", check: restConfigured},
+	{Number: "REQ-8 number", Level: Must, Text: "and how many ports rest at a time", check: restsBounded},
 	{Number: "REQ-8 state loss", Level: Should, Text: "ports that were in use when state was lost rest too", check: restsAfterLoss},
 	{Number: "REQ-9", Level: Must, Text: "there are mappings that subscribers ask for; the protocol should be PCP", check: explicitMapping},
 	{Number: "REQ-10", Level: Should, Text: "it can be managed by SNMP or the like", Why: "about administration"},
@@ -97,6 +98,41 @@ func bounded(most int) func(*trial) {
 	}
 }
 
+// paced: of what a host begins at once, it gets what it may in a second.
+func paced(t *trial) {
+	t.b.Ports.Rate, t.b.Ports.PerHost = 10, 500
+	b := t.bench(nil)
+	port := uint16(5000)
+	burst := func() (n int) {
+		for range 50 {
+			if _, ok := b.out(udp(ep(addrX, port), y1)); ok {
+				n++
+			}
+			port++
+		}
+		return n
+	}
+	t.want(burst() == 10, "a host makes mappings as fast as it likes")
+	b.udpOut(w, y1)
+	b.wait(time.Second)
+	t.want(burst() == 10, "a host that waits does not get its mappings")
+}
+
+// exempted: z, and everyone's port 3479, are reached without translation.
+func exempted(t *trial) {
+	t.b.Untranslated = []nat.Remotes{{Prefix: netip.PrefixFrom(addrZ, 32)}, {Port: y2.Port()}}
+	b := t.bench(nil)
+	for _, to := range []netip.AddrPort{z1, y2} {
+		t.want(b.udpOut(x, to) == x, "a packet to a destination that is exempt is translated")
+		t.want(b.udpIn(to, x, x), "an answer from a destination that is exempt does not get in")
+	}
+	s := b.connect(x, webZ)
+	t.want(s.external == x, "a connection to a destination that is exempt is translated")
+	t.want(!b.udpIn(z1, w, w) && !b.udpIn(y1, x, x), "packets to internal addresses get in unasked")
+	external := b.udpOut(x, y1)
+	t.want(external.Addr() == ours && b.udpIn(y1, external, x), "other destinations are not translated to")
+}
+
 // boundedSessions: a host with one mapping sends to everyone.
 func boundedSessions(t *trial) {
 	t.b.Ports.PerHost = 8
@@ -139,6 +175,21 @@ func restConfigured(t *trial) {
 	t.b.Ports.HoldDown = 10 * time.Minute
 	t.want(!t.bench(onePort).only(10*time.Minute-moment), "a freed port is given out before its time")
 	t.want(t.bench(onePort).only(10*time.Minute+moment), "a freed port rests beyond its time")
+}
+
+// restsBounded: of two ports that are freed, one rests.
+func restsBounded(t *trial) {
+	t.b.Ports.HoldDown, t.b.Ports.Held = 10*time.Minute, 1
+	b := t.bench(func(c *nat.Config) {
+		onePort(c)
+		c.Ports.Last++
+	})
+	b.udpOut(ep(addrX, 20000), y1)
+	b.udpOut(ep(addrX, 20001), y1)
+	b.wait(b.life() + moment)
+	_, first := b.out(udp(ep(addrW, 20000), y1))
+	_, second := b.out(udp(ep(addrW, 20001), y1))
+	t.want(first != second, "more or fewer ports rest than may")
 }
 
 func restsAfterLoss(t *trial) {
