@@ -112,7 +112,7 @@ func need(t *testing.T, name string) string {
 			return path
 		}
 	}
-	missing := fmt.Sprintf("no %s: apt-get install openssh-client openssh-server", name)
+	missing := fmt.Sprintf("no %s: .ci/run knows its package", name)
 	if os.Getenv(netns.Required) == "required" {
 		t.Fatal(missing)
 	}

@@ -1,6 +1,7 @@
 package portmap
 
 import (
+	"encoding/xml"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -83,6 +84,20 @@ func TestHostileXML(t *testing.T) {
 	// An extra header is nobody's business.
 	if r := post(strings.Replace(good, "<s:Body>", "<s:Header><a><b><c>1</c></b></a></s:Header><s:Body>", 1)); r.Status != 200 {
 		t.Errorf("with a SOAP header: %d %s", r.Status, r.Body)
+	}
+}
+
+// What a client calls its entry does not break out of the list.
+func TestHostileDescription(t *testing.T) {
+	w := newWorld(t, Behaviour{UPnP: true, IGD: 2})
+	const evil = "]]></NewPortListing><x>&amp;<![CDATA["
+	w.add(anna, "NewPortMappingDescription", evil)
+	_, out := w.act(anna, "GetListOfPortMappings", "NewStartPort", "0", "NewEndPort", "65535", "NewProtocol", "TCP", "NewManage", "0", "NewNumberOfPorts", "0")
+	var l struct {
+		Description string `xml:"PortMappingEntry>NewDescription"`
+	}
+	if err := xml.Unmarshal([]byte(out["NewPortListing"]), &l); err != nil || l.Description != evil || len(out) != 1 {
+		t.Errorf("%v: %v", err, out)
 	}
 }
 

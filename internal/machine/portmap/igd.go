@@ -45,6 +45,10 @@ var errorTexts = map[upnpError]string{
 	errContradictory: "InconsistentParameters", errUnknownDefault: "InvalidDeviceUUID",
 }
 
+// portListing is XML in itself. Not every client reads it unless it is CDATA.
+// What is escaped within cannot end that.
+const portListing = "A_ARG_TYPE_PortListing"
+
 // variables are the state variables of all services.
 var variables = []variable{
 	{"DefaultConnectionService", text, nil},
@@ -70,7 +74,7 @@ var variables = []variable{
 	{"InternalClient", text, nil},
 	{"PortMappingDescription", text, nil},
 	{"A_ARG_TYPE_Manage", boolean, nil},
-	{"A_ARG_TYPE_PortListing", text, nil},
+	{portListing, text, nil},
 }
 
 var byArgument = func() map[string]variable {
@@ -82,7 +86,7 @@ var byArgument = func() map[string]variable {
 		"NewEnabled": "PortMappingEnabled", "NewLeaseDuration": "PortMappingLeaseDuration", "NewProtocol": "PortMappingProtocol",
 		"NewPortMappingIndex": "PortMappingNumberOfEntries", "NewNumberOfPorts": "PortMappingNumberOfEntries",
 		"NewStartPort": "ExternalPort", "NewEndPort": "ExternalPort", "NewReservedPort": "ExternalPort",
-		"NewManage": "A_ARG_TYPE_Manage", "NewPortListing": "A_ARG_TYPE_PortListing",
+		"NewManage": "A_ARG_TYPE_Manage", "NewPortListing": portListing,
 	} {
 		all[argument] = all["New"+name]
 	}

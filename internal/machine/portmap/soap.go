@@ -128,6 +128,10 @@ func (m *Machine) soap(s *service, r HTTPRequest) Response {
 	var b strings.Builder
 	b.WriteString("<u:" + a.name + `Response xmlns:u="` + urn + `">`)
 	for i, out := range a.out {
+		if variableOf(out).name == portListing {
+			b.WriteString("<" + out + "><![CDATA[" + c.out[i] + "]]></" + out + ">")
+			continue
+		}
 		tag(&b, out, c.out[i])
 	}
 	b.WriteString("</u:" + a.name + "Response>")
