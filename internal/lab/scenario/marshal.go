@@ -63,7 +63,8 @@ func encodeStruct(v reflect.Value) (*yaml.Node, error) {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	for i := range v.NumField() {
 		name, how := tag(v.Type().Field(i))
-		if name == "" || v.Field(i).IsZero() {
+		_, action := v.Field(i).Interface().(nat.RuleAction) // a rule says what it does
+		if name == "" || v.Field(i).IsZero() && !action {
 			continue
 		}
 		value, err := encode(v.Field(i), how)
@@ -105,7 +106,7 @@ func encode(v reflect.Value, how string) (*yaml.Node, error) {
 	}
 	if text, ok := v.Interface().(encoding.TextMarshaler); ok {
 		s, err := text.MarshalText()
-		return word(string(s)), err
+		return bare(string(s)), err
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
