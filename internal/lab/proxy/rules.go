@@ -5,9 +5,6 @@ import (
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
-// Port is where the transparent proxy listens on the gateway.
-const Port = 3129
-
 // Rules are what the gateway's packet filter does for its proxies, before all
 // other rules.
 func Rules(p scenario.Proxy) []nat.Rule {

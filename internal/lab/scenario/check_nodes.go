@@ -10,6 +10,7 @@ import (
 
 	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
 
 const (
@@ -207,9 +208,23 @@ func isMAC(s string) bool {
 // serves checks what a gateway's own sockets are for.
 func serves(g *Gateway, path string) error {
 	p := g.Proxy
+	users := map[uint16]string{}
+	for _, u := range []struct {
+		is   bool
+		port uint16
+		what string
+	}{{g.PortMap.UPnP, portmap.HTTPPort, "UPnP"}, {p.Transparent, TransparentPort, "the transparent proxy"}, {p.HTTP != 0, p.HTTP, "HTTP"}, {p.SOCKS != 0, p.SOCKS, "SOCKS"}} {
+		if was := users[u.port]; u.is && was != "" {
+			return fault(path+".proxy", "%s and %s share port %d", was, u.what, u.port)
+		}
+		if u.is {
+			users[u.port] = u.what
+		}
+	}
+	if err := g.PortMap.Check(); err != nil {
+		return fault(path+".port-mapping", "%v", err)
+	}
 	switch {
-	case p.HTTP != 0 && p.HTTP == p.SOCKS:
-		return fault(path+".proxy", "HTTP and SOCKS share port %d", p.HTTP)
 	case p.Only && p.HTTP == 0 && p.SOCKS == 0 && !p.Transparent:
 		return fault(path+".proxy", "only a proxy gets out, and there is none")
 	case (g.PortMap.NATPMP || g.PortMap.PCP || g.PortMap.UPnP) && g.NAT.Mode != nat.Translate:

@@ -158,6 +158,11 @@ func TestCheckRefuses(t *testing.T) {
 		{func(t *Topology) { t.Gateways[0].NAT.Mode = nat.Open; static(t, "10.1.0.2", "100.64.0.77") }, "gateways.ga.static[0]", "translates nothing"},
 		{func(t *Topology) { t.Gateways[0].Static = make([]nat.Static, 1) }, "gateways.ga.static[0]", "two IPv4 addresses"},
 		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{HTTP: 80, SOCKS: 80} }, "gateways.ga.proxy", "share port 80"},
+		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{HTTP: 3129, Transparent: true} }, "gateways.ga.proxy", "share port 3129"},
+		{func(t *Topology) {
+			t.Gateways[0].PortMap.UPnP, t.Gateways[0].Proxy = true, Proxy{SOCKS: 5000}
+		}, "gateways.ga.proxy", "UPnP and SOCKS share port 5000"},
+		{func(t *Topology) { t.Gateways[0].PortMap = portmap.Behaviour{UPnP: true, IGD: 3} }, "gateways.ga.port-mapping", "no version 3"},
 		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{Only: true} }, "gateways.ga.proxy", "there is none"},
 		{func(t *Topology) {
 			t.Gateways[0].NAT.Mode = nat.Open

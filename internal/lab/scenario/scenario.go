@@ -53,6 +53,9 @@ type Gateway struct {
 	MaxMappings int `yaml:"max-mappings"`
 }
 
+// TransparentPort is where a gateway's transparent proxy listens.
+const TransparentPort = 3129
+
 // Proxy is what the gateway relays itself instead of forwarding.
 type Proxy struct {
 	HTTP  uint16 `yaml:"http"`  // port of an HTTP proxy (CONNECT and plain requests) on the inside address; zero: none

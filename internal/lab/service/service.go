@@ -24,7 +24,7 @@ func Configure(g *scenario.Gateway, cfg *router.Config) {
 	cfg.PortMap = g.PortMap
 	cfg.NAT.Rules = slices.Concat(proxy.Rules(g.Proxy), g.NAT.Rules)
 	if g.Proxy.Transparent {
-		cfg.Redirect, cfg.RedirectTo = proxy.Ports(g.Proxy), proxy.Port
+		cfg.Redirect, cfg.RedirectTo = proxy.Ports(g.Proxy), scenario.TransparentPort
 	}
 }
 
@@ -115,7 +115,7 @@ func (s *Services) start(cfg Config) error {
 
 func transparentPort(p scenario.Proxy) uint16 {
 	if p.Transparent {
-		return proxy.Port
+		return scenario.TransparentPort
 	}
 	return 0
 }

@@ -14,7 +14,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/bodkin-net/bodkin/internal/lab/proxy"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/portmap"
@@ -164,7 +163,7 @@ func TestConfigure(t *testing.T) {
 	}
 	var cfg router.Config
 	Configure(g, &cfg)
-	if len(cfg.NAT.Rules) != 2 || cfg.NAT.Rules[0].Action != nat.Discard || len(cfg.Redirect) != 2 || cfg.RedirectTo != proxy.Port || !cfg.PortMap.PCP {
+	if len(cfg.NAT.Rules) != 2 || cfg.NAT.Rules[0].Action != nat.Discard || len(cfg.Redirect) != 2 || cfg.RedirectTo != scenario.TransparentPort || !cfg.PortMap.PCP {
 		t.Errorf("%+v", cfg)
 	}
 	if len(g.NAT.Rules) != 1 {
