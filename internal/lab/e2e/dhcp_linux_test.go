@@ -310,20 +310,38 @@ func TestAddressThiefIsNoticed(t *testing.T) {
 	}
 	thief := scenario.HardwareAddr("t")
 	for _, stolen := range []string{"10.1.0.100", "10.1.0.105"} {
-		h.run("t", "ip", "address", "add", stolen+"/24", "dev", netns.HostInterface)
-		err := h.lab.Host("t").Do(func() error {
-			from := &net.UDPAddr{IP: net.ParseIP(stolen)}
-			c, err := net.DialUDP("udp4", from, &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 9})
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			_, err = c.Write([]byte("it was I"))
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		h.steal("t", stolen)
 		h.told(fmt.Sprintf("%s stolen by %v", stolen, dhcp.MAC(thief)))
 	}
+}
+
+// steal has a host use an address that it was not given.
+func (h leasedLAN) steal(host, stolen string) {
+	h.t.Helper()
+	h.run(host, "ip", "address", "add", stolen+"/24", "dev", netns.HostInterface)
+	err := h.lab.Host(host).Do(func() error {
+		from := &net.UDPAddr{IP: net.ParseIP(stolen)}
+		c, err := net.DialUDP("udp4", from, &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 9})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte("it was I"))
+		return err
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// A server that pings first does not offer what somebody uses.
+func TestOccupiedAddressIsNotOffered(t *testing.T) {
+	pool := leasePool(time.Hour, "10.1.0.100", "10.1.0.109")
+	pool.Probe = true
+	h := newLeasedLAN(t, pool, "a")
+	h.steal("t", "10.1.0.100")
+	h.told("10.1.0.100 stolen")
+	a := h.udhcpc("a")
+	a.awaitWords(`script: bound 10\.1\.0\.101/24`, patience)
+	h.told("10.1.0.100 occupied")
 }
