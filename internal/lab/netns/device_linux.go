@@ -80,6 +80,13 @@ func (d *device) setUp(q *port, mode int, plain bool) error {
 	return nil
 }
 
+// close leaves the interface to the end of its namespace, which takes all of
+// them at once; here each would take its time.
+func (d *device) close() {
+	unix.IoctlSetInt(d.fd, unix.TUNSETPERSIST, 1)
+	unix.Close(d.fd)
+}
+
 // offload tells the kernel what it may leave to this process.
 func (d *device) offload(plain bool) error {
 	if plain {

@@ -134,7 +134,7 @@ func (l *Lab) tearDown() error {
 		err = errors.Join(err, l.wire.close())
 	}
 	for _, d := range l.devices {
-		unix.Close(d.fd)
+		d.close()
 	}
 	for _, s := range l.spaces {
 		s.close()

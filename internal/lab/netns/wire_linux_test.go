@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -357,21 +358,12 @@ func TestSegments(t *testing.T) {
 		c, s := connect(t, l.Host("a"), l.Host("b"), netip.AddrPortFrom(l.Host("b").Addr(v4), 80))
 		const n = 4 << 20
 		go func() {
-			b := make([]byte, n)
-			for i := range b {
-				b[i] = byte(i * 7 >> 3)
-			}
-			c.Write(b)
+			c.Write(pattern(n))
 			c.CloseWrite()
 		}()
 		b, err := io.ReadAll(s)
-		if err != nil || len(b) != n {
-			t.Fatalf("%d bytes, %v", len(b), err)
-		}
-		for i := range b {
-			if b[i] != byte(i*7>>3) {
-				t.Fatalf("byte %d is wrong", i)
-			}
+		if err != nil || !bytes.Equal(b, pattern(n)) {
+			t.Fatalf("%d of %d bytes, %v", len(b), n, err)
 		}
 		counters, err := l.Counters()
 		if err != nil {
@@ -417,7 +409,7 @@ func testCapture(t *testing.T, opt Options) {
 		t.Fatal(err)
 	}
 	var datagrams []string
-	bytes := 0
+	carried := 0
 	for {
 		data, info, err := r.ReadPacketData()
 		if err == io.EOF {
@@ -448,14 +440,14 @@ func testCapture(t *testing.T, opt Options) {
 			datagrams = append(datagrams, fmt.Sprintf("%s %v %s", intf.Name, u.TransportFlow(), u.Payload))
 		}
 		if p, ok := p.TransportLayer().(*layers.TCP); ok {
-			bytes += len(p.Payload)
+			carried += len(p.Payload)
 		}
 	}
 	if want := []string{"ga/outside 4000->3478 who"}; !slices.Equal(datagrams, want) {
 		t.Errorf("datagrams %q, want %q", datagrams, want)
 	}
-	if bytes < len(big) {
-		t.Errorf("%d bytes of TCP, want %d", bytes, len(big))
+	if carried < len(big) {
+		t.Errorf("%d bytes of TCP, want %d", carried, len(big))
 	}
 }
 
