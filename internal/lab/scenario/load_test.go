@@ -39,6 +39,7 @@ func TestLoadEverything(t *testing.T) {
 			DstPorts: []nat.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8099}}, Dst: []netip.Prefix{prefix("198.51.100.0/24")}},
 		{Action: nat.Reject, Src: []netip.Prefix{prefix("10.9.0.0/25"), prefix("10.9.0.128/26")}},
 	}
+	behaviour.Untranslated = []nat.Remotes{{Prefix: prefix("203.0.113.0/24"), Port: 443}, {Port: 53}}
 	behaviour.Content.Block = []string{"BitTorrent protocol"}
 	want := Topology{
 		Name: "everything",

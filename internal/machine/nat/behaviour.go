@@ -102,7 +102,8 @@ type Behaviour struct {
 	Ports   Ports   `yaml:"ports"`
 	Pooling Pooling `yaml:"pooling"`
 	// Untranslated are remote endpoints that IPv4 hosts reach with their own
-	// addresses (RFC 6888 REQ-6). Only they themselves may answer.
+	// addresses (RFC 6888 REQ-6). Only they themselves may answer, and have to
+	// know the way.
 	Untranslated []Remotes `yaml:"untranslated"`
 	// SymmetricOnConflict makes a host's mappings address-and-port-dependent,
 	// with random ports, where another host already holds the same internal
