@@ -170,7 +170,7 @@ func TestWalk(t *testing.T) {
 	r := newRedirect(t, 0)
 	now := start
 	there, back := map[string]string{}, map[string]string{}
-	for range 20000 {
+	for range 4000 {
 		now = now.Add(time.Duration(rnd.IntN(100)) * time.Millisecond)
 		src := fmt.Sprintf("192.168.1.%d:%d", 20+rnd.IntN(2), 1024+rnd.IntN(8))
 		dst := fmt.Sprintf("203.0.113.%d:%d", rnd.IntN(4), []int{80, 443}[rnd.IntN(2)])
