@@ -326,7 +326,7 @@ func TestClientComesBack(t *testing.T) {
 	p.asked(request)
 	for p.State() == Rebooting {
 		p.next()
-		m, _ = p.asked(map[State]kind{Rebooting: request, Selecting: discover}[p.State()])
+		p.asked(map[State]kind{Rebooting: request, Selecting: discover}[p.State()])
 	}
 	p.wantSaid("lost 192.168.1.100/24: no server answers for it")
 }

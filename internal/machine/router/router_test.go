@@ -20,7 +20,6 @@ var (
 	own      = netip.MustParseAddr("192.168.1.1")
 	external = netip.MustParseAddr("198.51.100.1")
 	remote   = netip.MustParseAddrPort("203.0.113.9:4000")
-	everyone = netip.MustParseAddr("255.255.255.255")
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
