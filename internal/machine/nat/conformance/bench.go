@@ -147,7 +147,7 @@ func udp(src, dst netip.AddrPort) []byte { return ip.AppendUDP(nil, src, dst, 64
 // udpOut sends a packet from x to y, and returns its source outside.
 func (b *bench) udpOut(x, y netip.AddrPort) netip.AddrPort {
 	d, ok := b.out(udp(x, y))
-	b.gets(ok, noUDP)
+	b.gets(ok, errNoUDP)
 	b.want(d.Dst == y && string(d.Payload()) == string(hello), "a UDP packet comes out as another")
 	return d.Src
 }
@@ -165,7 +165,7 @@ func (b *bench) udpIn(y, external, x netip.AddrPort) bool {
 // echo sends an ICMP query from x to y, and returns its identifier outside.
 func (b *bench) echo(x, y netip.Addr, id uint16) netip.AddrPort {
 	d, ok := b.out(ip.AppendEcho(nil, x, y, 64, ip.EchoRequest, id, 1, hello))
-	b.gets(ok, noPing)
+	b.gets(ok, errNoPing)
 	b.want(d.Kind == ip.EchoRequest && d.Dst.Addr() == y, "a ping comes out as something else")
 	return d.Src
 }

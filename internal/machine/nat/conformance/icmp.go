@@ -79,7 +79,7 @@ func queryConfigured(t *trial) {
 // sent is a UDP packet as it left.
 func (b *bench) sent() delivery {
 	d, ok := b.out(udp(x, y1))
-	b.gets(ok, noUDP)
+	b.gets(ok, errNoUDP)
 	return d
 }
 
@@ -117,7 +117,7 @@ func extensions(t *trial) {
 	b := t.bench(nil)
 	payload := []byte("a payload of 24 bytes...")
 	d, ok := b.out(ip.AppendUDP(nil, x, y1, 64, payload))
-	t.gets(ok, noUDP)
+	t.gets(ok, errNoUDP)
 	object := []byte{0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0x3e, 0x81, 0xff} // an MPLS label stack (RFC 4950)
 	binary.BigEndian.PutUint16(object[2:], ^sum(object, 0))
 	body := slices.Concat(d.Data, make([]byte, 128-len(d.Data)), object)

@@ -65,7 +65,7 @@ func (r Requirement) Check(b nat.Behaviour) (err error) {
 		case nil:
 		case verdict:
 			err = v.err
-			if r.Level == May && (err == noUDP || err == noTCP || err == noPing) {
+			if r.Level == May && (err == errNoUDP || err == errNoTCP || err == errNoPing) {
 				err = fmt.Errorf("%w: %w", ErrNotFor, err) // it has no use for the permission
 			}
 		default:
@@ -124,9 +124,9 @@ func (*trial) gets(ok bool, broken error) {
 }
 
 var (
-	noUDP  = errors.New("no UDP gets out")
-	noTCP  = errors.New("no TCP gets out")
-	noPing = errors.New("no ping gets out")
+	errNoUDP  = errors.New("no UDP gets out")
+	errNoTCP  = errors.New("no TCP gets out")
+	errNoPing = errors.New("no ping gets out")
 )
 
 // notFor ends the trial: the rule is not for this gateway.

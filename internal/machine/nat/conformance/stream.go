@@ -87,7 +87,7 @@ func (s *stream) in(flags uint8, payload string) bool {
 // syn opens the way; no TCP gets out without it.
 func (b *bench) syn(x, y netip.AddrPort) *stream {
 	s := b.stream(x, y)
-	b.gets(s.out(ip.SYN, ""), noTCP)
+	b.gets(s.out(ip.SYN, ""), errNoTCP)
 	return s
 }
 

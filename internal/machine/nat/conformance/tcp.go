@@ -297,7 +297,7 @@ func tcpHairpin(source bool) func(*trial) {
 func tcpUnreachable(t *trial) {
 	b := t.bench(nil)
 	d, ok := b.out(ip.AppendTCP(nil, x, web1, 64, &ip.Segment{Seq: 7000, Flags: ip.SYN, Window: 1000}))
-	t.gets(ok, noTCP)
+	t.gets(ok, errNoTCP)
 	for code := range byte(16) {
 		b.translated(unreachable(addrR, ours, code, d.Data), 3, code, x, web1)
 	}
@@ -307,7 +307,7 @@ func tcpSurvivesICMP(t *trial) {
 	b := t.bench(nil)
 	s := b.stream(x, web1)
 	d, ok := b.out(ip.AppendTCP(nil, x, web1, 64, s.xs.segment(ip.SYN, nil)))
-	t.gets(ok, noTCP)
+	t.gets(ok, errNoTCP)
 	s.external = d.Src
 	s.ys.sees(d)
 	storm := func() {

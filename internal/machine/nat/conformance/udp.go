@@ -262,7 +262,7 @@ func icmpAbout(from, to netip.Addr, pkt []byte) (all [][]byte) {
 func udpSurvivesICMP(t *trial) {
 	b := t.bench(nil)
 	d, ok := b.out(udp(x, y1))
-	t.gets(ok, noUDP)
+	t.gets(ok, errNoUDP)
 	external := d.Src
 	for _, from := range []netip.Addr{addrR, addrY} {
 		for _, m := range icmpAbout(from, ours, d.Data) {
@@ -275,7 +275,7 @@ func udpSurvivesICMP(t *trial) {
 func udpErrorFromRouter(t *trial) {
 	b := t.bench(nil)
 	d, ok := b.out(udp(x, y1))
-	t.gets(ok, noUDP)
+	t.gets(ok, errNoUDP)
 	for _, from := range []netip.Addr{addrR, addrZ, addrY} {
 		e, ok := b.in(unreachable(from, ours, 1, d.Data))
 		t.want(ok && e.Src.Addr() == from, "an error from a router on the way does not get in")
@@ -285,7 +285,7 @@ func udpErrorFromRouter(t *trial) {
 func udpUnreachable(t *trial) {
 	b := t.bench(nil)
 	d, ok := b.out(udp(x, y1))
-	t.gets(ok, noUDP)
+	t.gets(ok, errNoUDP)
 	for code := range byte(16) {
 		b.translated(unreachable(addrR, ours, code, d.Data), 3, code, x, y1)
 	}

@@ -102,7 +102,7 @@ func pairedToTheEnd(t *trial) {
 			seen[d.Src.Addr()] = true
 		}
 	}
-	t.gets(len(seen) > 0, noUDP)
+	t.gets(len(seen) > 0, errNoUDP)
 	t.want(len(seen) == 1, "a host gets a second external address when ports run out")
 }
 
@@ -119,7 +119,7 @@ func tcpPooling(t *trial) {
 // A gateway that lets no UDP out keeps apart what there is.
 func (t *trial) hasUDP(b *bench) {
 	if _, ok := b.out(udp(host50, y1)); !ok {
-		t.notFor(noUDP.Error())
+		t.notFor(errNoUDP.Error())
 	}
 }
 
@@ -238,7 +238,7 @@ func packetNumbers(t *trial) {
 	for n := range 2 {
 		for i := range uint16(50) {
 			d, ok := b.out(divisible(udp(ep(host(n), 5000), y1), 1000+i))
-			t.gets(ok, noUDP)
+			t.gets(ok, errNoUDP)
 			number := binary.BigEndian.Uint16(d.Data[4:])
 			t.want(!seen[number], "packets of two hosts have the same number")
 			seen[number] = true
