@@ -116,6 +116,7 @@ func (r *Router) Restore(now time.Time, leases []dhcp.Lease) (left int) {
 // Reset is a reboot: mappings and port mappings are gone, leases are not. The
 // external address from DHCP is asked for anew.
 func (r *Router) Reset(now time.Time) {
+	r.nat.HandleTimeout(now) // from when on its ports rest
 	r.nat.Reset()
 	if r.server != nil {
 		r.server.Reset(now)
