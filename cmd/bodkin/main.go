@@ -32,13 +32,23 @@ func run(args []string) int {
 	signal.Ignore(syscall.SIGPIPE)
 
 	// Mistakes in the flags themselves are told the same way.
-	asJSON = slices.Contains(args, "--json")
+	ours := args
+	if end := slices.Index(args, "--"); end >= 0 {
+		ours = args[:end] // what follows is another command's
+	}
+	asJSON = slices.Contains(ours, "--json")
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	var status exitStatus
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &status):
+		if status.error != nil {
+			report(status.error)
+		}
+		return status.code
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.Is(err, syscall.EPIPE):
@@ -79,7 +89,7 @@ Exit codes:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{err, fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 	})
-	root.AddCommand(newServe(), newID(), newListen(), newConnect(), newPing(), newDemo())
+	root.AddCommand(newServe(), newID(), newListen(), newConnect(), newPing(), newDemo(), newLab())
 	root.SuggestionsMinimumDistance = 2
 	root.SetUsageTemplate(usageTemplate)
 	root.SetHelpCommand(newHelp())

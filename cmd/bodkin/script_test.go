@@ -14,8 +14,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"bodkin": main})
+	testscript.Main(m, programs)
 }
+
+// programs are what scripts run of this package, by name.
+var programs = map[string]func(){"bodkin": main}
 
 // TestScripts runs the command as its users do, over the loopback interface.
 // Every script has three machines' keys, a.key, b.key and c.key, whose ids are
@@ -41,24 +44,26 @@ func TestScripts(t *testing.T) {
 		Setup:              setup,
 		Condition:          condition,
 		RequireUniqueNames: true,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve":     serveCmd,
-			"start":     startCmd,
-			"await":     awaitCmd,
-			"write":     writeCmd,
-			"close":     closeCmd,
-			"signal":    signalCmd,
-			"finish":    finishCmd,
-			"fails":     failsCmd,
-			"one-error": oneErrorCmd,
-			"ndjson":    ndjsonCmd,
-			"random":    randomCmd,
-			"refusing":  refusingCmd,
-			"silent":    silentCmd,
-			"greeted":   greetedCmd,
-			"echoing":   echoingCmd,
-		},
+		Cmds:               scriptCmds,
 	})
+}
+
+var scriptCmds = map[string]func(*testscript.TestScript, bool, []string){
+	"serve":     serveCmd,
+	"start":     startCmd,
+	"await":     awaitCmd,
+	"write":     writeCmd,
+	"close":     closeCmd,
+	"signal":    signalCmd,
+	"finish":    finishCmd,
+	"fails":     failsCmd,
+	"one-error": oneErrorCmd,
+	"ndjson":    ndjsonCmd,
+	"random":    randomCmd,
+	"refusing":  refusingCmd,
+	"silent":    silentCmd,
+	"greeted":   greetedCmd,
+	"echoing":   echoingCmd,
 }
 
 func setup(env *testscript.Env) error {

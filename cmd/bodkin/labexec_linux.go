@@ -1,0 +1,195 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/bodkin-net/bodkin/internal/lab/control"
+)
+
+// Exit codes of a command that was not run, as shells have them.
+const (
+	exitNotRunnable = 126
+	exitNotFound    = 127
+)
+
+const execCodes = `Exit codes beside those of CMD: 1 and 2 as everywhere, if the lab or the host is
+not there; 126 if CMD cannot be run; 127 if there is none; 128 and the signal's
+number if it was killed.`
+
+func newLabExec() *cobra.Command {
+	var flags labFlags
+	cmd := &cobra.Command{
+		Use:   "exec HOST -- CMD [ARG...]",
+		Short: "Run a command on a host or gateway",
+		Long: `Run CMD on a host or gateway of the lab, in its network namespace; all else is
+as outside: the terminal, the environment, the directory, the files. In the
+environment BODKIN_LAB_NAME and BODKIN_LAB_HOST say where it is. A lab of a user
+who is not root is in a user namespace, where CMD believes to be root.
+
+` + execCodes,
+		Example: `  bodkin lab exec a -- ping -c 3 198.51.100.1
+  bodkin lab exec ga -- nft list ruleset
+  bodkin lab exec a -- bash`,
+		Args: commandAfter("HOST"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asJSON = false // it is the command's, if anywhere
+			c, err := flags.open()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			space, err := c.Enter(args[0])
+			if err != nil {
+				return err
+			}
+			defer space.Close()
+			return execIn(space, args[0], args[1:])
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().SetInterspersed(false)
+	flags.complete(cmd, nodesOf)
+	return cmd
+}
+
+// commandAfter takes one word and a command, with or without -- between.
+func commandAfter(word string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+		switch {
+		case len(args) == 0 || cmd.ArgsLenAtDash() == 0:
+			return usageError{fmt.Errorf("no %s given", word), hint}
+		case len(args) == 1 || len(args) == 2 && args[1] == "--":
+			return usageError{errors.New("no command given"), hint}
+		}
+		return nil
+	}
+}
+
+func execIn(space *control.Space, host string, args []string) error {
+	if args[0] == "--" {
+		args = args[1:]
+	}
+	path, err := lookUp(args[0])
+	if err != nil {
+		return err
+	}
+	env := append(os.Environ(), control.NameVariable+"="+space.Lab, control.HostVariable+"="+host)
+	foreign, err := space.Foreign()
+	if err != nil {
+		return err
+	}
+	inheritSignals()
+	if !foreign {
+		return notRun(args[0], space.Exec(path, args, env))
+	}
+	runtime.LockOSThread() // with whose end the child would die
+	defer runtime.UnlockOSThread()
+	signals := forwarded() // before there is somebody to miss one
+	child, err := space.Start(path, args, env)
+	if err != nil {
+		return notRun(args[0], err)
+	}
+	return supervise(child, signals)
+}
+
+// lookUp finds a program as a shell does.
+func lookUp(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrDot) {
+		err = nil // the caller's PATH is the caller's choice
+	}
+	if err != nil {
+		return "", notRun(name, err)
+	}
+	return path, nil
+}
+
+func notRun(name string, err error) error {
+	var path *fs.PathError
+	var look *exec.Error
+	switch {
+	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist):
+		return exitStatus{exitNotFound, fmt.Errorf("%s: command not found", name)}
+	case errors.As(err, &look):
+		return exitStatus{exitNotRunnable, fmt.Errorf("%s: %v", name, look.Err)}
+	case errors.As(err, &path):
+		return exitStatus{exitNotRunnable, fmt.Errorf("%s: %v", name, path.Err)}
+	case errors.Is(err, fs.ErrPermission):
+		return exitStatus{exitNotRunnable, fmt.Errorf("%s: permission denied", name)}
+	}
+	return err
+}
+
+var interruptIgnored = signal.Ignored(os.Interrupt)
+
+// inheritSignals leaves a program that this one starts, or becomes, with the
+// signals as they were: one that is caught here is its own again, and one that
+// is ignored here would be ignored there.
+func inheritSignals() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	if interruptIgnored {
+		signal.Ignore(os.Interrupt)
+	}
+}
+
+// forwarded are the signals for a child that is about to start.
+func forwarded() chan os.Signal {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM)
+	return signals
+}
+
+// supervise waits for a child that stands for this process, and hands it the
+// signals that this process gets. Those of the terminal it has got already.
+func supervise(child *os.Process, signals chan os.Signal) error {
+	done := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case s := <-signals:
+				fromTerminal := s == syscall.SIGINT || s == syscall.SIGQUIT || s == syscall.SIGHUP
+				if !fromTerminal || !inForeground() {
+					child.Signal(s)
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	state, err := child.Wait()
+	close(done)
+	<-stopped
+	signal.Stop(signals)
+	if err != nil {
+		return err
+	}
+	code := state.ExitCode()
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		code = 128 + int(status.Signal())
+	}
+	return exitStatus{code: code}
+}
+
+// inForeground says whether the terminal's signals reach this process group.
+func inForeground() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY, 0)
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
