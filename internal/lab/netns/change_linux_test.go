@@ -101,18 +101,18 @@ func TestNeighbours(t *testing.T) {
 		want[addr] = string(hw[:])
 	}
 	a.send(netip.AddrPortFrom(ip(sAddr), 9), "by the gateway")
-	err = l.Host("a").Do(func() error {
-		list, err := netlink.NeighList(0, netlink.FAMILY_V4)
-		for _, n := range list {
-			if hw := want[n.IP.String()]; hw != "" && hw == string(n.HardwareAddr) {
-				delete(want, n.IP.String())
+	await(t, "known to the kernel", func() bool {
+		err := l.Host("a").Do(func() error {
+			list, err := netlink.NeighList(0, netlink.FAMILY_V4)
+			for _, n := range list {
+				if hw := want[n.IP.String()]; hw != "" && hw == string(n.HardwareAddr) {
+					delete(want, n.IP.String())
+				}
 			}
-		}
-		return err
+			return err
+		})
+		return err == nil && len(want) == 0
 	})
-	if err != nil || len(want) > 0 {
-		t.Errorf("not known: %q, %v", want, err)
-	}
 }
 
 // TestMulticast: broadcast and multicast reach every port of a network, and no

@@ -21,19 +21,35 @@ import (
 
 type sysctl struct{ name, value string }
 
+func (s sysctl) write() error {
+	f, err := os.OpenFile("/proc/sys/"+s.name, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("netns: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(s.value); err != nil {
+		return fmt.Errorf("netns: sysctl %s=%s: %w", s.name, s.value, err)
+	}
+	return nil
+}
+
 func writeSysctls(list []sysctl) error {
 	for _, s := range list {
-		f, err := os.OpenFile("/proc/sys/"+s.name, os.O_WRONLY, 0)
-		if err != nil {
-			return fmt.Errorf("netns: %w", err)
-		}
-		_, err = f.WriteString(s.value)
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("netns: sysctl %s=%s: %w", s.name, s.value, err)
+		if err := s.write(); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// allowPing lets everyone ping, as far as the user namespace has groups.
+func allowPing() error {
+	const name = "net/ipv4/ping_group_range"
+	err := sysctl{name, "0 2147483647"}.write()
+	if errors.Is(err, unix.EINVAL) {
+		err = sysctl{name, "0 0"}.write()
+	}
+	return err
 }
 
 // baseSysctls hold in every namespace: addresses that work at once, no
@@ -48,7 +64,6 @@ var baseSysctls = []sysctl{
 	{"net/ipv4/conf/all/send_redirects", "0"},
 	{"net/ipv4/conf/default/send_redirects", "0"},
 	{"net/ipv4/conf/all/promote_secondaries", "1"},
-	{"net/ipv4/ping_group_range", "0 2147483647"},
 }
 
 // sysctls of a node without IPv6 keep it from sending what no test asked for.
@@ -69,7 +84,7 @@ func (n *node) hasIPv6() bool {
 // gatewaySysctls make a router of a namespace. Conntrack counts whole seconds.
 func gatewaySysctls(b nat.Behaviour) []sysctl {
 	seconds := strconv.Itoa(int(udpTimeout(b) / time.Second))
-	return []sysctl{
+	all := []sysctl{
 		{"net/ipv4/ip_forward", "1"},
 		{"net/ipv6/conf/all/forwarding", "1"},
 		{"net/ipv4/icmp_ratelimit", "0"},
@@ -77,6 +92,10 @@ func gatewaySysctls(b nat.Behaviour) []sysctl {
 		{"net/netfilter/nf_conntrack_udp_timeout", seconds},
 		{"net/netfilter/nf_conntrack_udp_timeout_stream", seconds},
 	}
+	if isLinux(b) {
+		all = append(all, sysctl{"net/netfilter/nf_conntrack_tcp_timeout_established", strconv.Itoa(int(b.Timers.Established / time.Second))})
+	}
+	return all
 }
 
 func udpTimeout(b nat.Behaviour) time.Duration {

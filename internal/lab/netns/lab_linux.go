@@ -118,7 +118,9 @@ func (l *Lab) namespace(more []sysctl) (*namespace, error) {
 		return nil, err
 	}
 	l.spaces = append(l.spaces, space)
-	return space, space.own(func() error { return writeSysctls(slices.Concat(baseSysctls, more)) })
+	return space, space.own(func() error {
+		return errors.Join(writeSysctls(slices.Concat(baseSysctls, more)), allowPing())
+	})
 }
 
 // Close kills what runs in the lab and removes everything.

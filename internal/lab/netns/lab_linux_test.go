@@ -185,10 +185,17 @@ func punched(t testing.TB, l *Lab) (a, b end) {
 	a, b = end{socket: udp(t, l.Host("a"), 4000)}, end{socket: udp(t, l.Host("b"), 5000)}
 	aOut, bOut := mapped(a.socket, s, ip(sAddr)), mapped(b.socket, s, ip(sAddr))
 	a.peer, b.peer = bOut, aOut
-	a.send(bOut, "open")
-	b.send(aOut, "open")
-	if _, _, ok := a.receive(time.Second); !ok {
-		t.Fatal("no hole to a")
+	// Of two that are sent at once either may be the first on the wire.
+	await(t, "a hole to a", func() bool {
+		a.send(bOut, "open")
+		b.send(aOut, "open")
+		_, _, ok := a.receive(200 * time.Millisecond)
+		return ok
+	})
+	for {
+		if _, _, ok := a.receive(100 * time.Millisecond); !ok {
+			break
+		}
 	}
 	// The first packet of a met a closed gateway, or a link that delays it.
 	for {

@@ -48,8 +48,19 @@ const (
 	lastPort  = 65535
 )
 
+// isLinux says whether b is what Linux does by itself: the preset of that name,
+// but for the two timeouts that it can be told.
+func isLinux(b nat.Behaviour) bool {
+	linux, _ := nat.PresetByName("linux")
+	linux.Timers.UDP, linux.Timers.Established = b.Timers.UDP, b.Timers.Established
+	return reflect.DeepEqual(b, linux)
+}
+
 // conntrackAlone says whether masquerade is all that b asks for.
 func conntrackAlone(b nat.Behaviour) bool {
+	if isLinux(b) {
+		return true
+	}
 	if b.Hairpin != nat.NoHairpin || b.Filtering != nat.AddressAndPortDependent {
 		return false
 	}
@@ -234,6 +245,32 @@ func canDo(g *scenario.Gateway) error {
 		b.Hairpin > nat.HairpinExternalSource {
 		return unsupported("behaviour %+v", b)
 	}
+	if !isLinux(b) {
+		if err := hasWords(b); err != nil {
+			return err
+		}
+	}
+	switch {
+	case g.DMZ != nil:
+		return unsupported("a DMZ")
+	case len(g.Static) > 0:
+		return unsupported("static pairs")
+	case g.DHCP != nil || g.Inside.DHCP || g.Outside.DHCP:
+		return unsupported("DHCP")
+	case !reflect.ValueOf(g.PortMap).IsZero():
+		return unsupported("port mapping")
+	case g.Proxy != (scenario.Proxy{}):
+		return unsupported("a proxy")
+	case count(g.Outside.Addrs, true) > 1:
+		return unsupported("several outside addresses")
+	case g.MaxMappings != 0:
+		return unsupported("a limit of mappings")
+	}
+	return nil
+}
+
+// hasWords refuses what of b has no words in nftables.
+func hasWords(b nat.Behaviour) error {
 	switch b.Ports.Allocation {
 	case nat.PreserveNext, nat.Sequential, nat.Random:
 	default:
@@ -253,22 +290,6 @@ func canDo(g *scenario.Gateway) error {
 		if !reflect.DeepEqual(v.Field(i).Interface(), k.Field(i).Interface()) {
 			return unsupported("%s %+v", v.Type().Field(i).Name, v.Field(i).Interface())
 		}
-	}
-	switch {
-	case g.DMZ != nil:
-		return unsupported("a DMZ")
-	case len(g.Static) > 0:
-		return unsupported("static pairs")
-	case g.DHCP != nil || g.Inside.DHCP || g.Outside.DHCP:
-		return unsupported("DHCP")
-	case !reflect.ValueOf(g.PortMap).IsZero():
-		return unsupported("port mapping")
-	case g.Proxy != (scenario.Proxy{}):
-		return unsupported("a proxy")
-	case count(g.Outside.Addrs, true) > 1:
-		return unsupported("several outside addresses")
-	case g.MaxMappings != 0:
-		return unsupported("a limit of mappings")
 	}
 	return nil
 }
