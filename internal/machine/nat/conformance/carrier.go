@@ -199,6 +199,9 @@ func restsAfterLoss(t *trial) {
 	b.wait(120*time.Second - moment)
 	_, ok := b.out(udp(ep(addrW, 20000), y1))
 	t.want(!ok, "after a loss of state, a port is given out within 120 seconds")
+	b.wait(t.b.Ports.HoldDown)
+	_, ok = b.out(udp(ep(addrW, 20000), y1))
+	t.want(ok, "after a loss of state, a port rests for ever")
 }
 
 // explicitMapping is what PCP's machine asks the gateway for.
