@@ -37,7 +37,7 @@ func subjects() (all []subject) {
 			s.mapping = nat.AddressAndPortDependent
 		}
 		switch p.Name {
-		case "symmetric-firewall", "full-cone", "restricted", "port-restricted", "symmetric":
+		case "symmetric-firewall", "full-cone", "restricted", "port-restricted", "symmetric", "linux", "openwrt":
 			s.kernel = true
 		}
 		all = append(all, s)

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -83,20 +84,23 @@ func (n *node) hasIPv6() bool {
 
 // gatewaySysctls make a router of a namespace. Conntrack counts whole seconds.
 func gatewaySysctls(b nat.Behaviour) []sysctl {
-	seconds := strconv.Itoa(int(udpTimeout(b) / time.Second))
+	answered := udpTimeout(b)
+	unanswered := cmp.Or(b.Timers.UDPUnanswered, answered)
 	all := []sysctl{
 		{"net/ipv4/ip_forward", "1"},
 		{"net/ipv6/conf/all/forwarding", "1"},
 		{"net/ipv4/icmp_ratelimit", "0"},
 		{"net/ipv6/icmp/ratelimit", "0"},
-		{"net/netfilter/nf_conntrack_udp_timeout", seconds},
-		{"net/netfilter/nf_conntrack_udp_timeout_stream", seconds},
+		{"net/netfilter/nf_conntrack_udp_timeout", seconds(unanswered)},
+		{"net/netfilter/nf_conntrack_udp_timeout_stream", seconds(answered)},
 	}
 	if isLinux(b) {
-		all = append(all, sysctl{"net/netfilter/nf_conntrack_tcp_timeout_established", strconv.Itoa(int(b.Timers.Established / time.Second))})
+		all = append(all, sysctl{"net/netfilter/nf_conntrack_tcp_timeout_established", seconds(b.Timers.Established)})
 	}
 	return all
 }
+
+func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
 func udpTimeout(b nat.Behaviour) time.Duration {
 	if b.Timers.UDP == 0 {

@@ -49,10 +49,10 @@ const (
 )
 
 // isLinux says whether b is what Linux does by itself: the preset of that name,
-// but for the two timeouts that it can be told.
+// but for the timeouts that it can be told.
 func isLinux(b nat.Behaviour) bool {
 	linux, _ := nat.PresetByName("linux")
-	linux.Timers.UDP, linux.Timers.Established = b.Timers.UDP, b.Timers.Established
+	linux.Timers.UDP, linux.Timers.UDPUnanswered, linux.Timers.Established = b.Timers.UDP, b.Timers.UDPUnanswered, b.Timers.Established
 	return reflect.DeepEqual(b, linux)
 }
 
@@ -238,8 +238,10 @@ func flushMaps() error {
 // canDo says what of a gateway nftables has no words for here.
 func canDo(g *scenario.Gateway) error {
 	b := g.NAT
-	if t := b.Timers.UDP; t != t.Truncate(time.Second) || t < 0 {
-		return unsupported("UDP timeout %v: conntrack counts whole seconds", t)
+	for _, t := range []time.Duration{b.Timers.UDP, b.Timers.UDPUnanswered} {
+		if t != t.Truncate(time.Second) || t < 0 {
+			return unsupported("UDP timeout %v: conntrack counts whole seconds", t)
+		}
 	}
 	if b.Mapping > nat.AddressAndPortDependent || b.Filtering > nat.AddressAndPortDependent ||
 		b.Hairpin > nat.HairpinExternalSource {
@@ -282,7 +284,7 @@ func hasWords(b nat.Behaviour) error {
 	known := nat.Behaviour{
 		Mode: b.Mode, Mapping: b.Mapping, Filtering: b.Filtering, Hairpin: b.Hairpin, BlockUDP: b.BlockUDP,
 		Ports:       nat.Ports{Allocation: b.Ports.Allocation},
-		Timers:      nat.Timers{UDP: b.Timers.UDP},
+		Timers:      nat.Timers{UDP: b.Timers.UDP, UDPUnanswered: b.Timers.UDPUnanswered},
 		Unsolicited: b.Unsolicited,
 	}
 	v, k := reflect.ValueOf(b), reflect.ValueOf(known)
