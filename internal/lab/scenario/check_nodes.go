@@ -29,7 +29,7 @@ func CheckLink(l Link) error {
 	case l.Delay > maxDelay || l.Jitter > maxDelay:
 		return fmt.Errorf("delay and jitter are at most %v", maxDelay)
 	case !share(l.Loss) || !share(l.Reorder) || !share(l.Repeat):
-		return errors.New("loss, reorder and repeat are from 0 to 1")
+		return errors.New("loss, reorder and duplicate are from 0 to 1")
 	case l.MTU != 0 && (l.MTU < minMTU || l.MTU > 65535):
 		return fmt.Errorf("the MTU is from %d to 65535", minMTU)
 	case l.Rate > maxRate:

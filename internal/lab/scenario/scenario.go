@@ -81,13 +81,13 @@ type Port struct {
 
 // Link is what happens to packets on a port, in each direction.
 type Link struct {
-	Delay   time.Duration `yaml:"delay"`         // one way
-	Jitter  time.Duration `yaml:"jitter"`        // uniform, added to Delay; reorders
-	Loss    float64       `yaml:"loss,share"`    // share of packets dropped, 0 to 1
-	Reorder float64       `yaml:"reorder,share"` // share of packets that overtake the ones before by waiting no Delay
-	Repeat  float64       `yaml:"repeat,share"`  // share of packets that arrive twice
-	Rate    int64         `yaml:"rate,bits"`     // bits per second; 0 is unlimited
-	MTU     int           `yaml:"mtu"`           // larger IP packets are dropped; 0 is 1500. Gateways say so (RFC 1191)
+	Delay   time.Duration `yaml:"delay"`           // one way
+	Jitter  time.Duration `yaml:"jitter"`          // uniform, added to Delay; reorders
+	Loss    float64       `yaml:"loss,share"`      // share of packets dropped, 0 to 1
+	Reorder float64       `yaml:"reorder,share"`   // share of packets that overtake the ones before by waiting no Delay
+	Repeat  float64       `yaml:"duplicate,share"` // share of packets that arrive twice
+	Rate    int64         `yaml:"rate,bits"`       // bits per second; 0 is unlimited
+	MTU     int           `yaml:"mtu"`             // larger IP packets are dropped; 0 is 1500. Gateways say so (RFC 1191)
 }
 
 // Outcome is what a connection must come to.
