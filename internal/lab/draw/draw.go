@@ -152,7 +152,7 @@ func behaviour(g netns.GatewayStatus) string {
 // dropped are the packets that a gateway did not let pass, by reason.
 func dropped(s nat.Stats) (sum uint64, reasons []string) {
 	for i, n := range s.Dropped {
-		if n > 0 {
+		if n > 0 && nat.Reason(i) != nat.Kept {
 			sum += n
 			reasons = append(reasons, fmt.Sprintf("%s %d", nat.Reason(i), n))
 		}
@@ -182,6 +182,26 @@ func remote(a netip.AddrPort) string {
 		return a.Addr().String() + ":*"
 	}
 	return a.String()
+}
+
+// admitted is who may come in by a mapping, and what is left of it: a row for
+// each remote.
+func admitted(now time.Time, m nat.Mapping) (rows [][2]string) {
+	if m.Explicit {
+		until := "for ever"
+		if !m.Until.IsZero() {
+			until = left(now, m.Until)
+		}
+		rows = append(rows, [2]string{"anyone, on request", until})
+	}
+	for _, s := range m.Sessions {
+		state := left(now, s.Expires)
+		if s.Established {
+			state = strings.TrimSpace(state + " established")
+		}
+		rows = append(rows, [2]string{remote(s.Remote), state})
+	}
+	return rows
 }
 
 // left is how long something still lives.

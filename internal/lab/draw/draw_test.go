@@ -64,12 +64,14 @@ func town() Lab {
 		Outside: counted(linked(port("home/outside", "carrier", "100.64.0.11/24"), scenario.Link{Delay: 4 * time.Millisecond, Loss: 0.01, Rate: 50e6}), 1523, 2204, 17),
 		Mappings: []nat.Mapping{
 			mapping(ip.TCP, "10.1.0.2:50112", "100.64.0.11:50112", established),
+			{Proto: ip.UDP, Internal: netip.MustParseAddrPort("10.1.0.2:5000"), External: netip.MustParseAddrPort("100.64.0.11:5000"), Explicit: true, Until: noon.Add(30 * time.Minute)},
+			{Proto: ip.TCP, Internal: netip.MustParseAddrPort("10.1.0.2:80"), External: netip.MustParseAddrPort("100.64.0.11:8080"), Explicit: true},
 			mapping(ip.UDP, "10.1.0.2:4000", "100.64.0.11:4000", session("198.51.100.2:5000", 290*time.Second), session("198.51.100.1:3478", 8*time.Second)),
 		},
-		Stats:  nat.Stats{Forwarded: 3727, Mappings: 2, Sessions: 3},
+		Stats:  nat.Stats{Forwarded: 3727, Mappings: 4, Sessions: 3},
 		Leases: []netns.Lease{{Addr: netip.MustParseAddr("10.1.0.2"), Hardware: scenario.HardwareAddr("a"), Host: "a", Expires: noon.Add(52 * time.Minute)}},
 	}
-	home.Stats.Dropped[nat.Filtered] = 12
+	home.Stats.Dropped[nat.Filtered], home.Stats.Dropped[nat.Kept] = 12, 99
 	a := netns.HostStatus{Name: "a", Port: counted(port("a", "home-lan", "10.1.0.2/24"), 1490, 2100, 0)}
 	a.Port.DHCP, a.Lease = true, &home.Leases[0]
 	cgn := netns.GatewayStatus{

@@ -93,7 +93,10 @@ type jsonMapping struct {
 	Internal netip.AddrPort  `json:"internal"`
 	External netip.AddrPort  `json:"external"`
 	Remote   *netip.AddrPort `json:"remote,omitempty"` // that the mapping is for
-	Sessions []jsonSession   `json:"sessions"`
+	// Explicit mappings were asked for, by a port mapping protocol.
+	Explicit bool          `json:"explicit"`
+	Until    *time.Time    `json:"until,omitempty"`
+	Sessions []jsonSession `json:"sessions"`
 }
 
 type jsonSession struct {
@@ -163,12 +166,13 @@ func toGateway(g netns.GatewayStatus) jsonGateway {
 		j.DMZ = &dmz
 	}
 	for i, n := range g.Stats.Dropped {
-		if n > 0 {
+		if n > 0 && nat.Reason(i) != nat.Kept {
 			j.Dropped[nat.Reason(i).String()] = n
 		}
 	}
 	for _, m := range mappings(g) {
-		out := jsonMapping{Protocol: m.Proto.String(), Internal: m.Internal, External: m.External, Remote: validEndpoint(m.Remote), Sessions: []jsonSession{}}
+		out := jsonMapping{Protocol: m.Proto.String(), Internal: m.Internal, External: m.External, Remote: validEndpoint(m.Remote),
+			Explicit: m.Explicit, Until: validTime(m.Until), Sessions: []jsonSession{}}
 		for _, s := range m.Sessions {
 			out.Sessions = append(out.Sessions, jsonSession{validEndpoint(s.Remote), validTime(s.Expires), s.Established})
 		}

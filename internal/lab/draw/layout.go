@@ -170,17 +170,14 @@ func tableLines(c *card, l Lab, g netns.GatewayStatus) {
 		} else {
 			c.add(m.Proto.String(), "%s %v → %v", proto, m.Internal, m.External)
 		}
-		for j, s := range m.Sessions {
+		who := admitted(l.Time, m)
+		for j, a := range who {
 			if j == maxRemotes {
-				c.add("dim", "     … and %d more", len(m.Sessions)-j)
+				c.add("dim", "     … and %d more", len(who)-j)
 				break
 			}
 			rows++
-			state := left(l.Time, s.Expires)
-			if s.Established {
-				state = strings.TrimSpace("established " + state)
-			}
-			c.add("dim", "     %-21s %s", remote(s.Remote), state)
+			c.add("dim", "     %-21s %s", a[0], a[1])
 		}
 	}
 	if more := g.Stats.Mappings - len(g.Mappings); more > 0 {

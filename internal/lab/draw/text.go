@@ -141,15 +141,12 @@ func gatewayText(out *strings.Builder, width int, l Lab, g netns.GatewayStatus) 
 			external = "same"
 		}
 		row := []string{"  " + m.Proto.String(), m.Internal.String(), external}
-		for _, s := range m.Sessions {
-			state := left(l.Time, s.Expires)
-			if s.Established {
-				state += " established"
-			}
-			rows = append(rows, append(row, remote(s.Remote), strings.TrimSpace(state)))
+		who := admitted(l.Time, m)
+		for _, a := range who {
+			rows = append(rows, append(row, a[0], a[1]))
 			row = []string{"", "", ""}
 		}
-		if len(m.Sessions) == 0 {
+		if len(who) == 0 {
 			rows = append(rows, row)
 		}
 	}
