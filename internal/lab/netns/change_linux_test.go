@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
@@ -198,5 +199,55 @@ func TestStopCapture(t *testing.T) {
 	}
 	if err := l.StopCapture("nowhere"); err == nil {
 		t.Error("stopped nowhere")
+	}
+}
+
+// TestDuplicateAddress: the kernel's duplicate address detection (RFC 4862
+// section 5.4) notices what another host has, and what a gateway of ours has,
+// and takes what is free.
+func TestDuplicateAddress(t *testing.T) {
+	t.Parallel()
+	none := scenario.Link{}
+	l := newLab(t, scenario.Topology{
+		Hosts: []scenario.Host{
+			{Name: "a", Port: on("lan", none, "2001:db8:a::2/64")},
+			{Name: "b", Port: on("lan", none, "2001:db8:a::3/64")},
+		},
+		Gateways: []scenario.Gateway{{Name: "g", Inside: on("lan", none, "2001:db8:a::1/64"), Outside: on(scenario.Internet, none, "2001:db8::1/64")}},
+	}, Options{})
+	for addr, taken := range map[string]bool{"2001:db8:a::2/64": true, "2001:db8:a::1/64": true, "2001:db8:a::4/64": false} {
+		err := l.Host("b").Do(func() error {
+			if err := writeSysctls([]sysctl{{"net/ipv6/conf/eth0/accept_dad", "1"}, {"net/ipv6/conf/eth0/dad_transmits", "1"}}); err != nil {
+				return err
+			}
+			eth0, err := netlink.LinkByName(HostInterface)
+			if err != nil {
+				return err
+			}
+			return netlink.AddrAdd(eth0, &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix(addr))})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var flags int
+		await(t, addr+" settled", func() bool {
+			l.Host("b").Do(func() error {
+				eth0, err := netlink.LinkByName(HostInterface)
+				if err != nil {
+					return err
+				}
+				list, err := netlink.AddrList(eth0, netlink.FAMILY_V6)
+				for _, a := range list {
+					if prefixOf(a.IPNet).String() == addr {
+						flags = a.Flags
+					}
+				}
+				return err
+			})
+			return flags&unix.IFA_F_DADFAILED != 0 || flags&unix.IFA_F_TENTATIVE == 0
+		})
+		if failed := flags&unix.IFA_F_DADFAILED != 0; failed != taken {
+			t.Errorf("%s is taken: %v, want %v", addr, failed, taken)
+		}
 	}
 }

@@ -1,20 +1,37 @@
 // Package netns builds a scenario on the Linux kernel: every host and gateway
-// is a network namespace, and every gateway translates and filters with
-// nftables.
+// is a network namespace, with real programs on a real IP stack.
 //
-// There are two kinds of wire. When some link of the topology delays, loses or
-// limits, or when Options.UserWire says so, every port is a TUN device and the
-// networks between them run in this process: they apply the links, count,
-// capture and cut. When every link is ideal, ports are veth pairs on bridges
-// and no packet leaves the kernel: fast, but nothing counts, captures or cuts.
+// A gateway is either ours, the router machine that the simulator drives too,
+// or the kernel's: nftables that translate and filter (scenario.Gateway.Kernel
+// and Options.Kernel). One of ours stands between its networks in this process;
+// in its namespace is what it is besides: a stack with its addresses, for UPnP,
+// proxies and whatever else is run there, which reaches the world through the
+// machine alone.
+//
+// There are two kinds of wire. When a gateway is ours, when some link of the
+// topology delays, loses or limits, or when Options.UserWire says so, the
+// networks run in this process: they apply the links, count, capture and cut.
+// When every link is ideal and every gateway the kernel's, ports are veth pairs
+// on bridges and no packet leaves the kernel: fast, but nothing counts,
+// captures or cuts.
+//
+// On the user wire every port is a TAP device, so that hosts have Ethernet:
+// DHCP clients, tcpdump and multicast work in them. The networks switch by IP
+// address, though. They answer ARP and neighbour solicitations themselves,
+// learn from them who has which address, and bring broadcast and multicast to
+// every port. Large packets stay whole as far as the links allow: a kernel
+// leaves segmentation and checksums to the wire, and the wire to the next
+// kernel.
 //
 // Namespaces have no names and no mounts. Threads and file descriptors of this
-// process hold them, so they go when the process goes, however it ends. None
+// process hold them, so they go when the process goes, however it ends; only a
+// program that has made itself a daemon outlives it, without a network. None
 // has a route to a network of the machine.
 //
-//	owner's namespace            this process                 owner's namespace
-//	 [host eth0 TUN] --> up lane --> network --> down lane --> [TUN outside NAT]
-//	                 <-- down lane <--       <-- up lane   <--
+//	host's namespace              this process               gateway's namespace
+//	 [eth0 TAP] --> up lane --> network --> down lane --> router <--> [TUN devices]
+//	            <-- down lane <--       <-- up lane   <--   |
+//	                            network <-- ... ------------+
 package netns
 
 import (

@@ -69,16 +69,7 @@ const (
 
 // newWire joins the devices of a plan, and starts to carry.
 func newWire(p *plan, opt Options, spaces map[*node]*namespace, devices map[*port]*device) (*wire, error) {
-	w := &wire{
-		plan:      p,
-		spaces:    spaces,
-		unsettled: map[*wirePort]bool{},
-		settled:   make(chan struct{}),
-		rng:       rand.New(rand.NewPCG(opt.Seed, 0)),
-		start:     time.Now(),
-		scratch:   make([]byte, 0, largeBuffer),
-		done:      make(chan struct{}),
-	}
+	w := blankWire(p, opt, spaces)
 	if err := w.build(p, opt, devices); err != nil {
 		return nil, err
 	}
@@ -110,6 +101,19 @@ func newWire(p *plan, opt Options, spaces map[*node]*namespace, devices map[*por
 	w.errands = newErrands()
 	onThread(w.run)
 	return w, nil
+}
+
+func blankWire(p *plan, opt Options, spaces map[*node]*namespace) *wire {
+	return &wire{
+		plan:      p,
+		spaces:    spaces,
+		unsettled: map[*wirePort]bool{},
+		settled:   make(chan struct{}),
+		rng:       rand.New(rand.NewPCG(opt.Seed, 0)),
+		start:     time.Now(),
+		scratch:   make([]byte, 0, largeBuffer),
+		done:      make(chan struct{}),
+	}
 }
 
 // build makes networks, ports and gateways of a plan.

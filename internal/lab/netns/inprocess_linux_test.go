@@ -1,0 +1,100 @@
+package netns
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	build "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// idle is a wire whose devices lead nowhere and whose thread does not run.
+func idle(t testing.TB, top scenario.Topology) *wire {
+	t.Helper()
+	p, err := compile(top, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices := map[*port]*device{}
+	for _, n := range p.nodes {
+		for _, q := range n.ports {
+			devices[q] = &device{fd: -1, tun: n.machine, joins: true}
+		}
+	}
+	w := blankWire(p, Options{}, nil)
+	w.errands = &errands{} // that nobody runs
+	w.errands.more.L = &w.errands.mu
+	if err := w.build(p, Options{}, devices); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// frame is an IP packet as the device of a port reads it.
+func frame(w *wire, from string, pkt []byte) []byte {
+	buf := append(make([]byte, room), pkt...)
+	setEther(buf, wireMAC, w.port(from).hw, etherTypeOf(pkt))
+	return buf
+}
+
+// TestNoAllocation: a packet through a gateway costs no memory, whole or in
+// segments, nor does one that waits on a link.
+func TestNoAllocation(t *testing.T) {
+	for name, link := range map[string]scenario.Link{"ideal": {}, "slow": {Delay: 1, Rate: 1e12}} {
+		w := idle(t, twoNATs(linux, linux, link))
+		small := frame(w, "a", build.AppendUDP(nil, netip.AddrPortFrom(ip(aIn), 1), netip.AddrPortFrom(ip(sAddr), 2), 64, make([]byte, 36)))
+		buf := make([]byte, 0, largeBuffer)
+		send := func() {
+			buf = append(buf[:0], small...)
+			now := w.now()
+			w.receive(w.port("a").device, now, buf)
+			w.deliver(now + 1e9)
+			w.flush()
+		}
+		send()
+		if n := testing.AllocsPerRun(1000, send); n > 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+		if got := w.port("s").received; got.Packets < 1000 {
+			t.Errorf("%s: %+v arrived", name, got)
+		}
+	}
+}
+
+// FuzzWire gives the wire whatever a device might read.
+func FuzzWire(f *testing.F) {
+	top := twoNATs(nat.Behaviour{Hairpin: nat.HairpinExternalSource}, linux, scenario.Link{})
+	top.Gateways[0].DHCP = &dhcp.Pool{}
+	top.Hosts[1].Firewall = &nat.Behaviour{Mode: nat.Firewall}
+	top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: scenario.Port{Network: "lan-a", DHCP: true}})
+	seed := idle(f, top)
+	a, s := netip.AddrPortFrom(ip(aIn), 4000), netip.AddrPortFrom(ip(sAddr), 3478)
+	udp := build.AppendUDP(nil, a, s, 64, []byte("payload"))
+	f.Add(uint8(0), frame(seed, "a", udp))
+	f.Add(uint8(0), tcpBurst(f, 2500))
+	f.Add(uint8(0), frame(seed, "a", build.AppendError(nil, s.Addr(), build.PortUnreachable, udp)))
+	f.Add(uint8(1), frame(seed, "b", build.AppendUDP(nil, s, netip.AddrPortFrom(ip(gaOut), 4000), 1, nil)))
+	f.Add(uint8(0), appendARP(nil, everyone, false, seed.port("a").hw, a.Addr(), mac{}, ip(gaIn)))
+	f.Add(uint8(0), appendARP(nil, everyone, false, seed.port("a").hw, netip.IPv4Unspecified(), mac{}, ip(gaIn)))
+	f.Add(uint8(0), appendAdvertisement(nil, netip.MustParseAddr("2001:db8::1"), seed.port("a").hw, allNodes, groupMAC(allNodes)))
+	f.Fuzz(func(t *testing.T, from uint8, buf []byte) {
+		if len(buf) < room || len(buf) > largeBuffer {
+			return // no device reads that
+		}
+		w := idle(t, top)
+		d := w.devices[int(from)%len(w.devices)]
+		for range 3 { // the first may teach something
+			read := append(make([]byte, 0, largeBuffer), bytes.Clone(buf)...)
+			if v, ok := parse(read); ok && v.gsoSize > 0 && v.gsoSize < 100 {
+				return // work that takes a fuzzer too long
+			}
+			w.receive(d, w.now(), read)
+			w.deliver(w.now())
+			w.flush()
+		}
+		w.deliver(never - 1)
+	})
+}
