@@ -61,6 +61,8 @@ type tcpConn struct {
 	minTTL  uint8 // what comes with less is not for us
 	softErr error // what ICMP last said
 
+	corrects int64 // when the peer may be corrected again
+
 	snd sender
 	rcv receiver
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
@@ -73,7 +74,7 @@ func (c *tcpConn) receive(s *ip.Segment) {
 	}
 	if !c.rcv.acceptable(s) {
 		if s.Flags&ip.RST == 0 {
-			c.sendACK()
+			c.correct(s)
 		}
 		return
 	}
@@ -82,7 +83,7 @@ func (c *tcpConn) receive(s *ip.Segment) {
 		c.receiveRST(s)
 		return
 	case s.Flags&ip.SYN != 0: // RFC 5961: make sure
-		c.sendACK()
+		c.correct(s)
 		return
 	case s.Flags&ip.ACK == 0:
 		return
@@ -95,7 +96,7 @@ func (c *tcpConn) receive(s *ip.Segment) {
 		c.open()
 	}
 	if !c.acknowledged(s) {
-		c.sendACK()
+		c.correct(s)
 		return
 	}
 	c.advance()
@@ -110,6 +111,19 @@ func (c *tcpConn) receive(s *ip.Segment) {
 	if c.rcv.ackNow {
 		c.sendACK()
 	}
+}
+
+// correct tells the peer where we are. What carries no data is answered twice a
+// second at most, as in Linux: else two ends that take each other for somebody
+// else could go on for ever.
+func (c *tcpConn) correct(s *ip.Segment) {
+	if len(s.Payload) == 0 || s.Flags&ip.SYN != 0 {
+		if c.h.n.now < c.corrects {
+			return
+		}
+		c.corrects = c.h.n.now + int64(time.Second/2)
+	}
+	c.sendACK()
 }
 
 func (c *tcpConn) receiveSynSent(s *ip.Segment) {
@@ -148,7 +162,7 @@ func (c *tcpConn) open() {
 func (c *tcpConn) receiveRST(s *ip.Segment) {
 	switch {
 	case s.Seq != c.rcv.nxt:
-		c.sendACK()
+		c.correct(s)
 	case c.state == timeWait:
 		c.die(nil)
 	case c.state == synReceived && c.waiting:
