@@ -47,6 +47,9 @@ func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
 	if p.Kind == ip.EchoRequest {
 		w.code = served
 	}
+	if g.dst.external != identity { // also where it is a hairpin from the DMZ
+		w.far = Outside
+	}
 	reason, allowed := NoMapping, false
 	var internal netip.AddrPort
 	if f.mapping != 0 {
@@ -87,6 +90,10 @@ func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
 			return reason
 		}
 	}
+	// Strangers may fill half of the tables at most.
+	if !g.hasRoom(g.maxSessions / 2) {
+		return TableFull
+	}
 	var ok, okToo bool
 	w.internal, ok = g.hold(internal)
 	w.remote, okToo = g.hold(p.Src)
@@ -94,8 +101,7 @@ func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
 		if f.mapping == 0 {
 			f.mapping = g.newMapping(&w)
 		}
-		// Strangers may fill half of the tables at most.
-		g.join(f, p, w.remote, g.maxSessions/2)
+		g.join(f, p, w.remote)
 	}
 	if ok {
 		g.letGo(w.internal)
@@ -146,10 +152,10 @@ func (g *Gateway) at(from Side, proto ip.Proto, external, remote netip.AddrPort)
 			external = netip.AddrPortFrom(g.externals[r.external].inner, external.Port())
 		}
 		f := flow{from: from, d: inbound}
-		if key := keyOf(proto, g.far(&f, remote), g.lookup(external)); r.external != identity {
-			mapping = g.listed(key)
+		if r.external != identity {
+			mapping = g.listed(keyOf(proto, Outside, g.lookup(external)))
 		} else {
-			mapping = g.bareListed(key)
+			mapping = g.bareListed(keyOf(proto, g.far(&f, remote), g.lookup(external)))
 		}
 	}
 	return mapping, g.knows(mapping, src)

@@ -47,6 +47,7 @@ func (g *Gateway) newMapping(w *wish) uint32 {
 		h.mappings++
 	}
 	ref := uint32(0)
+	unpaired := h != nil && h.external == identity
 	if h == nil || (g.cfg.Ports.PerHost == 0 || int(h.mappings) <= g.cfg.Ports.PerHost) && g.mayMake(h) {
 		ok := true
 		if translated && flags&fixed == 0 {
@@ -60,7 +61,9 @@ func (g *Gateway) newMapping(w *wish) uint32 {
 		}
 	}
 	if ref == 0 && h != nil {
-		h.mappings--
+		if h.mappings--; unpaired {
+			g.unpair(h)
+		}
 		g.leaveHost(host)
 	}
 	return ref
@@ -240,22 +243,22 @@ func (g *Gateway) allocate(w *wish, h *host, whom endpoint, flags mappingFlags) 
 	if w.port != 0 {
 		how = Preserve
 	}
-	first, n := 0, 1
-	switch {
-	case w.external != identity:
-		port, ok := g.choosePort(w, h, w.external, whom, how)
+	if w.external != identity {
+		port, ok := g.choosePort(w, nil, w.external, whom, how)
 		return w.external, port, ok
-	case g.cfg.Pooling == Paired || g.cfg.Ports.Block > 0:
+	}
+	if g.pairs() {
 		if !g.pair(h) {
 			return 0, 0, false
 		}
 		port, ok := g.choosePort(w, h, h.external, whom, how)
 		return h.external, port, ok
 	}
-	if n = len(g.dynamic); n == 0 {
+	n := len(g.dynamic)
+	if n == 0 {
 		return 0, 0, false
 	}
-	first = int(g.rnd.Uint32N(uint32(n)))
+	first := int(g.rnd.Uint32N(uint32(n)))
 	for i := range n {
 		addr := g.dynamic[(first+i)%n]
 		if port, ok := g.choosePort(w, h, addr, whom, how); ok {

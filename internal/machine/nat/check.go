@@ -27,6 +27,9 @@ func (g *Gateway) check() error {
 	if b.Ports.Overload && g.udpPolicy.Mapping == EndpointIndependent && g.tcpPolicy.Mapping == EndpointIndependent {
 		return errors.New("nat: endpoint-independent mappings cannot share ports")
 	}
+	if b.Ports.Overload && b.SymmetricOnConflict {
+		return errors.New("nat: ports that are shared are in no conflict")
+	}
 	if b.Ports.Overload && b.Ports.HoldDown > 0 {
 		return errors.New("nat: ports that are shared cannot be held down")
 	}

@@ -93,13 +93,16 @@ func (g *Gateway) Map(now time.Time, want Request) (Mapping, error) {
 		return Mapping{}, ErrFull
 	}
 	defer g.letGo(w.internal)
+	if !g.hasRoom(g.maxSessions) {
+		return Mapping{}, ErrFull
+	}
 	ref, err := g.grantee(&w, want.Any)
 	if err != nil {
 		return Mapping{}, err
 	}
 	gr := g.grants[ref]
 	if gr == nil {
-		gr = &grant{session: g.newSession(ref, 0, classMapped, g.maxSessions)}
+		gr = &grant{session: g.newSession(ref, 0, classMapped)}
 		if gr.session == 0 {
 			g.dropIfEmpty(ref, g.mapping(ref))
 			return Mapping{}, ErrFull
@@ -136,12 +139,16 @@ func (g *Gateway) grantee(w *wish, any bool) (uint32, error) {
 	if w.port == 0 {
 		return make()
 	}
-	if w.external == identity {
-		if w.external = g.paired(w); w.external == identity {
+	at := w.external
+	if at == identity {
+		if at = g.counterpart(w.internal.address()); at == identity {
 			return 0, ErrFull
 		}
+		if !g.pairs() {
+			w.external = at
+		}
 	}
-	p := g.pool(w.proto, w.external)
+	p := g.pool(w.proto, at)
 	if p.isFree(w.port) {
 		return make()
 	}
@@ -151,26 +158,11 @@ func (g *Gateway) grantee(w *wish, any bool) (uint32, error) {
 	switch {
 	case !any:
 		return 0, ErrTaken
-	case found != 0 && g.mapping(found).addr == w.external:
+	case found != 0 && g.mapping(found).addr == at:
 		return found, nil
 	}
 	w.port = 0
 	return make()
-}
-
-// paired is the external address of the host of the wish; identity: there is
-// none.
-func (g *Gateway) paired(w *wish) uint8 {
-	ref := g.enterHost(w.internal.address())
-	if ref == 0 {
-		return identity
-	}
-	h := g.hosts.slab.at(ref)
-	defer g.leaveHost(ref)
-	if !g.pair(h) {
-		return identity
-	}
-	return h.external
 }
 
 // adopt makes a mapping explicit, however it came about.
@@ -180,8 +172,11 @@ func (g *Gateway) adopt(ref uint32) {
 		m.flags |= explicit
 		return
 	}
-	if m.proto != ip.TCP || m.filtering() == AddressDependent {
-		g.dropRemotes(ref) // they are remembered otherwise from now on
+	// What is remembered of remotes is another from now on.
+	if m.proto != ip.TCP {
+		g.dropRemotes(ref)
+	} else if m.filtering() == AddressDependent {
+		g.eraseAddresses(m)
 	}
 	g.unlist(ref, m)
 	g.disown(m)
@@ -220,7 +215,7 @@ func (g *Gateway) Unmap(now time.Time, proto ip.Proto, external netip.AddrPort) 
 	} else {
 		ref = g.mappingOf(keyOf(proto, Outside, g.lookup(external))|keyForMap, 0)
 	}
-	if ref == 0 || g.grants[ref] == nil {
+	if ref == 0 || g.grants[ref] == nil || g.external(g.mapping(ref)) != external {
 		return false
 	}
 	g.unmap(ref)
@@ -256,14 +251,9 @@ func (g *Gateway) External(internal netip.Addr) netip.Addr {
 	if i, static := g.fixed[internal]; static {
 		return g.externals[i].addr
 	}
-	if len(g.dynamic) == 0 {
+	i := g.counterpart(g.lookup(netip.AddrPortFrom(internal, 0)))
+	if i == identity {
 		return netip.Addr{}
 	}
-	e := g.lookup(netip.AddrPortFrom(internal, 0))
-	if ref := g.hostOf(e); ref != 0 {
-		if i := g.hosts.slab.at(ref).external; i != identity {
-			return g.externals[i].addr
-		}
-	}
-	return g.externals[g.dynamic[int(g.hostHash(e))%len(g.dynamic)]].addr
+	return g.externals[i].addr
 }

@@ -1,6 +1,9 @@
 package nat
 
-import "time"
+import (
+	"math/bits"
+	"time"
+)
 
 // host is an internal address that has mappings, or ports that rest.
 type host struct {
@@ -83,53 +86,85 @@ func (g *Gateway) leaveHost(ref uint32) {
 	g.hosts.slab.give(ref)
 }
 
-// pair chooses the external address of a host, and its block of ports where
-// hosts have one. False: there is none left.
+// pairs reports whether each host has an external address of its own.
+func (g *Gateway) pairs() bool { return g.cfg.Pooling == Paired || g.cfg.Ports.Block > 0 }
+
+// pair pairs a host with an external address, and gives it its block of ports
+// where hosts have one. False: there is none left.
 func (g *Gateway) pair(h *host) bool {
-	if h.external != identity && g.externals[h.external].live {
+	if h.external != identity {
 		return true
 	}
-	g.dropBlock(h)
-	n := len(g.dynamic)
-	if n == 0 {
+	if h.external = g.counterpart(h.addr); h.external == identity {
 		return false
 	}
-	first := int(g.hostHash(h.addr)) % n
-	for i := range n {
-		h.external = g.dynamic[(first+i)%n]
-		if g.cfg.Ports.Block == 0 || g.takeBlock(h) {
-			return true
+	if g.cfg.Ports.Block > 0 {
+		g.takeBlock(h)
+	}
+	return true
+}
+
+func (g *Gateway) unpair(h *host) {
+	g.dropBlock(h)
+	h.external = identity
+}
+
+// counterpart is the external address that an internal one is paired with, or
+// would be; identity: there is none.
+func (g *Gateway) counterpart(internal endpoint) uint8 {
+	if ref := g.hostOf(internal); ref != 0 {
+		if e := g.hosts.slab.at(ref).external; e != identity {
+			return e
 		}
 	}
-	h.external = identity
-	return false
+	n := len(g.dynamic)
+	if n == 0 {
+		return identity
+	}
+	first := int(g.hostHash(internal)) % n
+	for i := range n {
+		at := g.dynamic[(first+i)%n]
+		if g.cfg.Ports.Block == 0 || g.externals[at].freeBlocks(g.blocks()) > 0 {
+			return at
+		}
+	}
+	return identity
+}
+
+// blocks is how many blocks of ports an external address has.
+func (g *Gateway) blocks() int { return g.within.size() / g.cfg.Ports.Block }
+
+func (e *external) freeBlocks(of int) int {
+	for _, taken := range e.blocks {
+		of -= bits.OnesCount64(taken)
+	}
+	return of
 }
 
 // takeBlock gives a host a block of its external address's ports, at random.
-func (g *Gateway) takeBlock(h *host) bool {
+// There must be one.
+func (g *Gateway) takeBlock(h *host) {
 	e := &g.externals[h.external]
-	n := uint32(g.within.size() / g.cfg.Ports.Block)
+	n := uint32(g.blocks())
 	if e.blocks == nil {
 		e.blocks = make([]uint64, (n+63)/64)
 	}
 	from := g.rnd.Uint32N(n)
 	for i := range n {
-		if b := (from + i) % n; e.blocks[b/64]>>(b%64)&1 == 0 {
+		b := (from + i) % n
+		if e.blocks[b/64]>>(b%64)&1 == 0 {
 			e.blocks[b/64] |= 1 << (b % 64)
 			h.block, h.blocked = uint16(b), true
 			r := g.blockRange(h)
 			h.last = r.first + uint16(g.rnd.Uint32N(uint32(r.size())))
-			return true
+			return
 		}
 	}
-	return false
 }
 
 func (g *Gateway) dropBlock(h *host) {
 	if h.blocked {
-		if e := &g.externals[h.external]; e.live {
-			e.blocks[h.block/64] &^= 1 << (h.block % 64)
-		}
+		g.externals[h.external].blocks[h.block/64] &^= 1 << (h.block % 64)
 		h.blocked = false
 	}
 }

@@ -557,7 +557,7 @@ func TestTablesAreBounded(t *testing.T) {
 	for i := range uint16(100) {
 		g.tcpIn(netip.AddrPortFrom(z1.Addr(), 1000+i), at, ip.SYN)
 	}
-	if got := g.Stats().Sessions; got != 20 {
+	if got := g.Stats().Sessions; got < 18 || got > 20 {
 		t.Errorf("strangers got %d of 40 sessions", got-1)
 	}
 	if _, ok := g.tcpOut(x, y2, ip.SYN); !ok {

@@ -104,6 +104,9 @@ func (g *Gateway) begin(f *flow, p *ip.Packet, w *wish) Reason {
 	case discarded:
 		return Ruled
 	}
+	if !g.hasRoom(g.maxSessions) {
+		return TableFull
+	}
 	var ok, okToo bool
 	w.internal, ok = g.hold(p.Src)
 	w.remote, okToo = g.hold(p.Dst)
@@ -121,7 +124,7 @@ func (g *Gateway) begin(f *flow, p *ip.Packet, w *wish) Reason {
 			}
 			f.mapping = g.newMapping(w)
 		}
-		g.join(f, p, w.remote, g.maxSessions)
+		g.join(f, p, w.remote)
 	}
 	if ok {
 		g.letGo(w.internal)
@@ -135,8 +138,12 @@ func (g *Gateway) begin(f *flow, p *ip.Packet, w *wish) Reason {
 	return None
 }
 
-// join makes the session of a flow that has a mapping, if there is room.
-func (g *Gateway) join(f *flow, p *ip.Packet, remote endpoint, most int) {
+// hasRoom reports whether there may be another session, and the one that counts
+// those of its address.
+func (g *Gateway) hasRoom(most int) bool { return g.sessionsUsed()+2 <= most }
+
+// join makes the session of a flow that has a mapping.
+func (g *Gateway) join(f *flow, p *ip.Packet, remote endpoint) {
 	f.session = 0
 	if f.mapping == 0 {
 		return
@@ -151,7 +158,7 @@ func (g *Gateway) join(f *flow, p *ip.Packet, remote endpoint, most int) {
 	if c == classUDP && g.cfg.Timers.UDPUnanswered > 0 && f.d == outbound {
 		c = g.unanswered(f.mapping)
 	}
-	if f.session = g.connect(f.mapping, remote, c, most); f.session == 0 {
+	if f.session = g.connect(f.mapping, remote, c); f.session == 0 {
 		g.dropIfEmpty(f.mapping, g.mapping(f.mapping))
 		return
 	}

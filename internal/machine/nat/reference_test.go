@@ -2,39 +2,57 @@ package nat
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
-// reference is the gateway again, as slow and plain as possible: it keeps the
-// whole history of every mapping and looks through all of it for each packet.
+// reference is the gateway again, as slow and plain as possible: lists that are
+// looked through from one end to the other for each packet, connections that
+// are replayed from their first segment, and no table, timer or packed key. It
+// shares nothing with the gateway but the words of its configuration.
+//
+// Where chance decides, it learns from the gateway what was drawn, and checks
+// that it could be.
 type reference struct {
-	b        Behaviour
-	mappings []*refMapping
-	last     map[ip.Proto]uint16 // Sequential
+	cfg      Config
+	now      time.Time
+	mappings []*refMapping // in the order in which they were made
+	resting  []refRest
+	last     map[any]uint16                     // by pool, or by host where hosts have blocks: Sequential
+	external map[netip.Addr]netip.Addr          // whom a host is paired with
+	block    map[netip.Addr]uint16              // the first port of a host's block
+	learn    func(m *refMapping) netip.AddrPort // where the gateway put a new mapping; invalid is nowhere
+	granted  int
 }
 
 type refMapping struct {
 	proto              ip.Proto
+	served             bool // of queries from outside
+	side, far          Side
 	internal, external netip.AddrPort
-	remote             netip.AddrPort // of the packet that made it
-	udp                []refSent
-	tcp                []*refConn
+	whom               netip.AddrPort // its remote: none, an address with port 0, or an endpoint
+	symmetric, static  bool
+	retired            bool
+	isn                uint32
+	grant              *refGrant
+	wide               int       // when Map made it or took it over; 0: it did not
+	kept               time.Time // UDP timed as a whole: when it was last refreshed
+	sessions           []*refSession
 }
 
-type refSent struct {
-	to netip.AddrPort
-	at time.Time
+type refGrant struct {
+	until   time.Time // zero is for ever
+	remotes []Remotes
 }
 
-type refConn struct {
+// refSession is a remote, as far as it is remembered.
+type refSession struct {
 	remote  netip.AddrPort
-	history []refSegment
+	kept    time.Time    // UDP and ICMP: last refreshed
+	history []refSegment // TCP
 }
 
 type refSegment struct {
@@ -43,266 +61,333 @@ type refSegment struct {
 	at    time.Time
 }
 
-func agree(d Dependence, a, b netip.AddrPort) bool {
-	return d == EndpointIndependent || d == AddressDependent && a.Addr() == b.Addr() || a == b
+type refRest struct {
+	proto    ip.Proto
+	external netip.AddrPort
+	host     netip.Addr
+	until    time.Time
 }
 
-// alive replays a connection and says whether it is still remembered.
-func (c *refConn) alive(now time.Time) bool {
-	established := false
+type refPacket struct {
+	from     Side
+	proto    ip.Proto
+	kind     ip.Kind
+	src, dst netip.AddrPort
+	flags    uint8
+	seq      uint32
+}
+
+// refOutcome is a verdict, and the packet as it goes on.
+type refOutcome struct {
+	reason   Reason
+	to       Side
+	src, dst netip.AddrPort
+}
+
+func timeOr(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// replay is until when a connection is remembered, and what it has come to.
+func (r *reference) replay(s *refSession) (until time.Time, established, over bool) {
+	t := &r.cfg.Timers
 	var syn, fin [2]bool
-	dead := false
-	var until time.Time
-	for _, s := range c.history {
+	both, dead := false, false
+	for _, seg := range s.history {
 		i := 0
-		if s.out {
+		if seg.out {
 			i = 1
 		}
 		switch {
-		case s.flags&ip.RST != 0:
+		case seg.flags&ip.RST != 0:
 			dead = true
-		case s.flags&(ip.SYN|ip.ACK) == ip.SYN && (dead || fin[0] && fin[1]):
-			syn, fin, dead, established = [2]bool{}, [2]bool{}, false, false
+		case seg.flags&(ip.SYN|ip.ACK) == ip.SYN && (dead || fin[0] && fin[1]):
+			syn, fin, both, dead = [2]bool{}, [2]bool{}, false, false
 			syn[i] = true
-		case s.flags&ip.SYN != 0:
+		case seg.flags&ip.SYN != 0:
 			syn[i] = true
 		default:
 			dead = false // that RST was not the end
-			if syn[0] && syn[1] {
-				established = true
-			}
-			if s.flags&ip.FIN != 0 {
-				fin[i] = true
-			}
+			both = both || syn[0] && syn[1]
+			fin[i] = fin[i] || seg.flags&ip.FIN != 0
 		}
-		timeout := 4 * time.Minute
-		if established && !dead && !(fin[0] && fin[1]) {
-			timeout = 124 * time.Minute
+		over = dead || fin[0] && fin[1]
+		established = both && !over
+		var timeout time.Duration
+		switch {
+		case dead:
+			timeout = timeOr(t.AfterRST, 4*time.Minute)
+		case over:
+			timeout = timeOr(t.AfterFIN, 4*time.Minute)
+		case established:
+			timeout = timeOr(t.Established, 124*time.Minute)
+		default:
+			timeout = timeOr(t.Transitory, 4*time.Minute)
 		}
-		// An RST of ours keeps nothing alive.
-		if end := s.at.Add(timeout); s.flags&ip.RST == 0 || !s.out || end.Before(until) {
+		// An RST from inside keeps nothing alive.
+		if end := seg.at.Add(timeout); seg.flags&ip.RST == 0 || !seg.out || end.Before(until) {
 			until = end
 		}
 	}
-	return now.Before(until)
+	return until, established, over
 }
 
-func (r *reference) timeout() time.Duration {
-	if r.b.Timers.UDP == 0 {
-		return 5 * time.Minute
+func (r *reference) fine() bool { return len(r.cfg.Rules) > 0 }
+
+// asOne reports whether a mapping is timed as a whole.
+func (r *reference) asOne(m *refMapping) bool {
+	return m.proto == ip.UDP && m.wide == 0 && !r.fine() && !r.cfg.Timers.PerSession
+}
+
+// ends is when a session is forgotten.
+func (r *reference) ends(m *refMapping, s *refSession) time.Time {
+	switch {
+	case m.proto == ip.TCP:
+		until, _, _ := r.replay(s)
+		return until
+	case m.proto == ip.ICMP:
+		return s.kept.Add(timeOr(r.cfg.Timers.ICMP, time.Minute))
+	case r.asOne(m):
+		return m.kept.Add(timeOr(r.cfg.Timers.UDP, 5*time.Minute))
 	}
-	return r.b.Timers.UDP
+	return s.kept.Add(timeOr(r.cfg.Timers.UDP, 5*time.Minute))
 }
 
-// forget drops what nothing remembers.
+// forget drops what has expired.
 func (r *reference) forget(now time.Time) {
-	r.mappings = slices.DeleteFunc(r.mappings, func(m *refMapping) bool {
-		m.udp = slices.DeleteFunc(m.udp, func(s refSent) bool { return !now.Before(s.at.Add(r.timeout())) })
-		m.tcp = slices.DeleteFunc(m.tcp, func(c *refConn) bool { return !c.alive(now) })
-		return len(m.udp)+len(m.tcp) == 0
-	})
-}
-
-func (r *reference) taken(proto ip.Proto, port uint16) bool {
-	return slices.ContainsFunc(r.mappings, func(m *refMapping) bool { return m.proto == proto && m.external == netip.AddrPortFrom(ours, port) })
-}
-
-func (r *reference) translates(a netip.Addr) bool { return a.Is4() && r.b.Mode == Translate }
-
-// out is the mapping for an outbound packet. A random port is learnt from the
-// gateway's, which must have been free.
-func (r *reference) out(now time.Time, proto ip.Proto, src, dst netip.AddrPort, flags uint8, learnt netip.AddrPort) (*refMapping, error) {
-	var m *refMapping
-	for _, c := range r.mappings {
-		if c.proto == proto && c.internal == src && (!r.translates(src.Addr()) || agree(r.b.Mapping, c.remote, dst)) {
-			m = c
-		}
-	}
-	var conn *refConn
-	if m != nil {
-		for _, c := range m.tcp {
-			if c.remote == dst {
-				conn = c
+	r.now = now
+	for _, m := range slices.Clone(r.mappings) {
+		var died time.Time
+		m.sessions = slices.DeleteFunc(m.sessions, func(s *refSession) bool {
+			end := r.ends(m, s)
+			if now.Before(end) {
+				return false
+			}
+			if end.After(died) {
+				died = end
+			}
+			return true
+		})
+		if g := m.grant; g != nil && !g.until.IsZero() && !now.Before(g.until) {
+			if m.grant = nil; g.until.After(died) {
+				died = g.until
 			}
 		}
+		r.dropIfEmpty(m, died)
 	}
-	if proto == ip.TCP && conn == nil && flags&(ip.SYN|ip.ACK|ip.RST) != ip.SYN {
-		return nil, nil
-	}
-	if m == nil {
-		m = &refMapping{proto: proto, internal: src, external: src, remote: dst}
-		if r.translates(src.Addr()) {
-			port := src.Port()
-			switch {
-			case r.b.Ports.Allocation == Random || r.b.Ports.Allocation == Sequential && r.last[proto] == 0:
-				if port = learnt.Port(); r.taken(proto, port) || port < 1024 {
-					return nil, fmt.Errorf("port %d was given out", port)
-				}
-			case r.b.Ports.Allocation == Sequential:
-				port = r.last[proto] + 1
-			}
-			for port < 1024 || r.taken(proto, port) {
-				port++
-			}
-			r.last[proto] = port
-			m.external = netip.AddrPortFrom(ours, port)
-		}
-		r.mappings = append(r.mappings, m)
-	}
-	if proto == ip.UDP {
-		m.udp = append(m.udp, refSent{dst, now})
-		return m, nil
-	}
-	if conn == nil {
-		conn = &refConn{remote: dst}
-		m.tcp = append(m.tcp, conn)
-	}
-	conn.history = append(conn.history, refSegment{true, flags, now})
-	return m, nil
+	r.resting = slices.DeleteFunc(r.resting, func(f refRest) bool { return !now.Before(f.until) })
+	r.leave()
 }
 
-// in is the mapping that lets an inbound packet in, if any.
-func (r *reference) in(now time.Time, proto ip.Proto, src, dst netip.AddrPort, flags uint8) *refMapping {
+func (r *reference) dropIfEmpty(m *refMapping, died time.Time) {
+	if len(m.sessions) > 0 || m.grant != nil {
+		return
+	}
+	r.mappings = slices.DeleteFunc(r.mappings, func(o *refMapping) bool { return o == m })
+	if r.cfg.Ports.HoldDown > 0 && r.dynamic(m) {
+		host := m.internal.Addr()
+		if m.side == Local {
+			host = netip.Addr{}
+		}
+		r.resting = append(r.resting, refRest{m.proto, m.external, host, died.Add(r.cfg.Ports.HoldDown)})
+	}
+}
+
+// leave forgets hosts that have nothing left.
+func (r *reference) leave() {
+	for host := range r.external {
+		rests := slices.ContainsFunc(r.resting, func(f refRest) bool { return f.host == host })
+		if !rests && r.mappingsOf(host) == 0 {
+			delete(r.external, host)
+			delete(r.block, host)
+			delete(r.last, host)
+		}
+	}
+}
+
+// mappingsOf counts the mappings of a host that are somebody's account.
+func (r *reference) mappingsOf(host netip.Addr) (n int) {
 	for _, m := range r.mappings {
-		if m.proto != proto || m.external != dst {
-			continue
+		if m.side != Local && m.internal.Addr() == host && (r.dynamic(m) || r.cfg.Ports.PerHost > 0) {
+			n++
 		}
-		if proto == ip.UDP {
-			if slices.ContainsFunc(m.udp, func(s refSent) bool { return agree(r.b.Filtering, s.to, src) }) {
-				return m
-			}
-			return nil
+	}
+	return n
+}
+
+// dynamic reports whether the external port of a mapping was allocated.
+func (r *reference) dynamic(m *refMapping) bool {
+	return m.far == Outside && r.translates(m.internal.Addr()) && !m.static
+}
+
+func (r *reference) translates(a netip.Addr) bool { return a.Is4() && r.cfg.Mode == Translate }
+
+func (r *reference) policy(proto ip.Proto) Policy {
+	if proto == ip.TCP && r.cfg.TCPPolicy != nil {
+		return *r.cfg.TCPPolicy
+	}
+	return Policy{r.cfg.Mapping, r.cfg.Filtering, r.cfg.Hairpin}
+}
+
+func keep(d Dependence, remote netip.AddrPort) netip.AddrPort {
+	switch d {
+	case EndpointIndependent:
+		return netip.AddrPort{}
+	case AddressDependent:
+		return netip.AddrPortFrom(remote.Addr(), 0)
+	}
+	return remote
+}
+
+// filtering is what governs who may come to a mapping.
+func (r *reference) filtering(m *refMapping) Dependence {
+	switch {
+	case m.wide != 0 || m.far == DMZ || m.served:
+		return AddressAndPortDependent
+	case m.static:
+		return EndpointIndependent
+	}
+	return r.policy(m.proto).Filtering
+}
+
+// scope is what a mapping remembers of a remote.
+func (r *reference) scope(m *refMapping, remote netip.AddrPort) netip.AddrPort {
+	if m.proto == ip.TCP || r.fine() {
+		return remote
+	}
+	return keep(r.filtering(m), remote)
+}
+
+func (r *reference) session(m *refMapping, remote netip.AddrPort) *refSession {
+	for _, s := range m.sessions {
+		if s.remote == r.scope(m, remote) {
+			return s
 		}
-		var conn *refConn
-		invited := false
-		for _, c := range m.tcp {
-			if c.remote == src {
-				conn = c
-			}
-			invited = invited || agree(r.b.Filtering, c.remote, src)
-		}
-		if conn == nil {
-			if !invited || flags&(ip.SYN|ip.ACK|ip.RST) != ip.SYN {
-				return nil
-			}
-			conn = &refConn{remote: src}
-			m.tcp = append(m.tcp, conn)
-		}
-		conn.history = append(conn.history, refSegment{false, flags, now})
-		return m
 	}
 	return nil
 }
 
-// The gateway agrees with the reference on every packet of long random walks,
-// for each combination of policies.
-func TestRandomWalkAgainstReference(t *testing.T) {
-	seed := uint64(0)
-	combinations(t, func(t *testing.T, b Behaviour) {
-		for _, b.Ports.Allocation = range []Allocation{PreserveNext, Sequential, Random} {
-			for _, b.Hairpin = range []Hairpin{NoHairpin, HairpinInternalSource, HairpinExternalSource} {
-				for _, b.Mode = range []Mode{Translate, Firewall} {
-					seed++
-					if err := walk(t, b, seed, 500); err != nil {
-						t.Fatalf("%+v, seed %d: %v", b, seed, err)
-					}
+// used counts sessions as the gateway's limit does: with what counts them by
+// address, and what stands for explicit mappings.
+func (r *reference) used() (n int) {
+	for _, m := range r.mappings {
+		n += len(m.sessions)
+		if m.grant != nil {
+			n++
+		}
+		if r.filtering(m) == AddressDependent && (m.proto == ip.TCP || r.fine()) {
+			addrs := make(map[netip.Addr]bool)
+			for _, s := range m.sessions {
+				if s.remote.Port() != 0 {
+					addrs[s.remote.Addr()] = true
 				}
 			}
-		}
-	})
-}
-
-func walk(t *testing.T, b Behaviour, seed uint64, steps int) error {
-	b.Timers.UDP, b.Timers.PerSession = time.Minute, true
-	g := newBench(t, b)
-	ref := &reference{b: b, last: make(map[ip.Proto]uint16)}
-	r := rand.New(rand.NewPCG(seed, seed))
-	pick := func(all ...netip.AddrPort) netip.AddrPort { return all[r.IntN(len(all))] }
-	gaps := []time.Duration{0, 0, 0, 0, time.Second, time.Second, 5 * time.Second, 5 * time.Second, 20 * time.Second, time.Minute, 2 * time.Minute}
-	flagsOf := []uint8{ip.SYN, ip.SYN, ip.SYN | ip.ACK, ip.ACK, ip.ACK, ip.FIN | ip.ACK, ip.RST}
-
-	for step := range steps {
-		g.now = g.now.Add(gaps[r.IntN(len(gaps))])
-		if r.IntN(100) == 0 {
-			g.now = g.now.Add(2 * time.Hour)
-		}
-		ref.forget(g.now)
-		proto := []ip.Proto{ip.UDP, ip.TCP}[r.IntN(2)]
-		flags := flagsOf[r.IntN(len(flagsOf))]
-		build := func(src, dst netip.AddrPort) []byte {
-			if proto == ip.UDP {
-				return udpPacket(src, dst)
-			}
-			return tcpPacket(src, dst, flags)
-		}
-		// An external endpoint that is, or is not, in use.
-		external := netip.AddrPortFrom(ours, uint16(5000+r.IntN(4)))
-		if len(ref.mappings) > 0 && r.IntN(5) > 0 {
-			external = ref.mappings[r.IntN(len(ref.mappings))].external
-		}
-		src, dst := pick(x, x2, ep("10.0.0.1:5001")), pick(y1, y2, z1)
-		if r.IntN(5) == 0 || external.Addr().Is6() {
-			src, dst, external = x6, pick(y6, z6), x6
-		}
-
-		if r.IntN(2) == 0 { // inbound
-			p, v := g.pass(g.Inbound, build(dst, external))
-			if want := ref.in(g.now, proto, dst, external, flags); (want != nil) != (v.Action == Forward) || want != nil && p.Dst != want.internal {
-				return fmt.Errorf("step %d: %v flags %#x in, %v > %v: %+v to %v, want %+v", step, proto, flags, dst, external, v, p.Dst, want)
-			}
-			continue
-		}
-		hairpin := r.IntN(4) == 0 && src.Addr().Is4()
-		if hairpin {
-			if dst = external; dst.Addr() != ours {
-				continue
-			}
-		}
-		p, v := g.pass(g.Outbound, build(src, dst))
-		if hairpin && (b.Hairpin == NoHairpin || b.Mode == Firewall) {
-			if v.Reason != NoHairpinning {
-				return fmt.Errorf("step %d: hairpin: %+v", step, v)
-			}
-			continue
-		}
-		learnt := p.Src
-		if (v.Action == Forward && v.To == Inside) && b.Hairpin == HairpinInternalSource || v.Action == Drop {
-			for _, m := range g.Mappings(g.now) {
-				if m.Proto == proto && m.Internal == src && (!ref.translates(src.Addr()) || (b.Mapping == EndpointIndependent && !m.Remote.IsValid() || b.Mapping != EndpointIndependent && agree(b.Mapping, m.Remote, dst))) {
-					learnt = m.External
-				}
-			}
-		}
-		m, err := ref.out(g.now, proto, src, dst, flags, learnt)
-		if err != nil {
-			return fmt.Errorf("step %d: %w", step, err)
-		}
-		want := Verdict{Action: Drop}
-		switch {
-		case m == nil:
-		case !hairpin:
-			want = Verdict{Action: Forward, To: Outside}
-			if p.Src != m.external {
-				return fmt.Errorf("step %d: %v out, %v > %v: source %v, want %v", step, proto, src, dst, p.Src, m.external)
-			}
-		default:
-			if to := ref.in(g.now, proto, m.external, dst, flags); to != nil {
-				want = Verdict{Action: Forward, To: Inside}
-				from := m.external
-				if b.Hairpin == HairpinInternalSource {
-					from = src
-				}
-				if (v.Action == Forward && v.To == Inside) && (p.Dst != to.internal || p.Src != from) {
-					return fmt.Errorf("step %d: hairpin %v > %v became %v > %v", step, src, dst, p.Src, p.Dst)
-				}
-			}
-		}
-		if v.Action != want.Action || v.To != want.To {
-			return fmt.Errorf("step %d: %v flags %#x out, %v > %v: %+v, want %+v", step, proto, flags, src, dst, v, want)
-		}
-		if got := g.Stats().Mappings; got != len(ref.mappings) {
-			return fmt.Errorf("step %d: %d mappings, want %d", step, got, len(ref.mappings))
+			n += len(addrs)
 		}
 	}
-	return nil
+	return n
+}
+
+func (r *reference) static(internal netip.Addr) (external netip.Addr, ok bool) {
+	for _, s := range r.cfg.Static {
+		if s.Internal == internal {
+			return s.External, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (r *reference) staticAt(external netip.Addr) (internal netip.Addr, ok bool) {
+	for _, s := range r.cfg.Static {
+		if s.External == external {
+			return s.Internal, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+func (r *reference) sideOf(a netip.Addr) Side {
+	for _, p := range r.cfg.Inside {
+		if p.Contains(a) {
+			return Inside
+		}
+	}
+	for _, p := range r.cfg.DMZ {
+		if p.Contains(a) {
+			return DMZ
+		}
+	}
+	return Outside
+}
+
+// ownOn is the side on which an address is the gateway's, or that of a static
+// pair; Local is none.
+func (r *reference) ownOn(a netip.Addr) Side {
+	for side, addrs := range r.cfg.Own {
+		if slices.Contains(addrs, a) {
+			return Side(side)
+		}
+	}
+	if _, ok := r.staticAt(a); ok {
+		return Outside
+	}
+	return Local
+}
+
+func (r *reference) isExternal(a netip.Addr) bool {
+	return r.translates(a) && r.ownOn(a) == Outside
+}
+
+// ruled asks the rules; decided is false where none matches.
+func (r *reference) ruled(from, to Side, proto ip.Proto, src, dst netip.AddrPort) (pass, decided bool) {
+	for _, rule := range r.cfg.Rules {
+		if rule.From != 0 && rule.From&SidesOf(from) == 0 || rule.To != 0 && rule.To&SidesOf(to) == 0 ||
+			rule.Protocol != ip.Other && rule.Protocol != proto {
+			continue
+		}
+		if len(rule.Src) > 0 && !rule.Src[0].Contains(src.Addr()) {
+			continue
+		}
+		if len(rule.DstPorts) > 0 && (dst.Port() < rule.DstPorts[0].First || dst.Port() > rule.DstPorts[0].Last) {
+			continue
+		}
+		return rule.Action == Accept, true
+	}
+	return false, false
+}
+
+// list is what the gateway should list, one line for each mapping.
+func (r *reference) list() (all []string) {
+	for _, m := range r.mappings {
+		d := Mapping{Proto: m.proto, Side: m.side, Internal: m.internal, External: m.external, Remote: m.whom, Explicit: m.grant != nil}
+		if m.grant != nil {
+			d.Until = m.grant.until
+		}
+		counted := r.filtering(m) == AddressDependent && (m.proto == ip.TCP || r.fine())
+		for _, s := range m.sessions {
+			seen := Session{Remote: s.remote, Expires: r.ends(m, s)}
+			if m.proto == ip.TCP {
+				_, seen.Established, _ = r.replay(s)
+			}
+			d.Sessions = append(d.Sessions, seen)
+			if addr := (Session{Remote: netip.AddrPortFrom(s.remote.Addr(), 0)}); counted && s.remote.Port() != 0 && !slices.Contains(d.Sessions, addr) {
+				d.Sessions = append(d.Sessions, addr)
+			}
+		}
+		all = append(all, line(d))
+	}
+	slices.Sort(all)
+	return all
+}
+
+func line(m Mapping) string {
+	var sessions []string
+	for _, s := range m.Sessions {
+		sessions = append(sessions, fmt.Sprint(s.Remote, " until ", s.Expires.UnixNano(), " ", s.Established))
+	}
+	slices.Sort(sessions)
+	return fmt.Sprint(m.Proto, " ", m.Side, " ", m.Internal, " = ", m.External, " for ", m.Remote, " explicit ", m.Explicit, " ", m.Until.UnixNano(), " ", sessions)
 }

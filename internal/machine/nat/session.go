@@ -73,12 +73,9 @@ func (g *Gateway) sessionOf(at uint32, m *mapping, remote endpoint) uint32 {
 // sessionsUsed counts all, those in mappings too.
 func (g *Gateway) sessionsUsed() int { return g.sessions.used + g.firsts }
 
-// newSession is 0 when the table holds most already. remote is held by the
-// caller's until then, and by the session if there is one.
-func (g *Gateway) newSession(at uint32, remote endpoint, c class, most int) uint32 {
-	if g.sessionsUsed() >= most {
-		return 0
-	}
+// newSession is 0 when there is no memory for it. There must be room; remote
+// must be held.
+func (g *Gateway) newSession(at uint32, remote endpoint, c class) uint32 {
 	m := g.mapping(at)
 	var ref uint32
 	var s *session
@@ -106,19 +103,19 @@ func (g *Gateway) newSession(at uint32, remote endpoint, c class, most int) uint
 
 // connect makes a session with a remote and, where filtering needs it, that of
 // its address.
-func (g *Gateway) connect(at uint32, remote endpoint, c class, most int) uint32 {
+func (g *Gateway) connect(at uint32, remote endpoint, c class) uint32 {
 	m := g.mapping(at)
 	remote = g.scope(m, remote)
 	if g.shared(m) && m.first.mapping != 0 {
 		c = noClass
 	}
-	ref := g.newSession(at, remote, c, most)
+	ref := g.newSession(at, remote, c)
 	if ref == 0 || !g.counted(m, remote.port()) {
 		return ref
 	}
 	address := g.sessionOf(at, m, remote.address())
 	if address == 0 {
-		if address = g.newSession(at, remote.address(), noClass, most); address == 0 {
+		if address = g.newSession(at, remote.address(), noClass); address == 0 {
 			g.erase(ref)
 			return 0
 		}
@@ -199,6 +196,17 @@ func (g *Gateway) dropRemotes(at uint32) {
 		ref = next
 	}
 	g.dropIfEmpty(at, m)
+}
+
+// eraseAddresses forgets what counts a mapping's sessions by address.
+func (g *Gateway) eraseAddresses(m *mapping) {
+	for ref := m.first.sibling; ref != 0; {
+		next := g.sessions.at(ref).sibling
+		if g.sessions.at(ref).class == noClass {
+			g.erase(ref)
+		}
+		ref = next
+	}
 }
 
 // outlive ends a session whose time is over.

@@ -136,12 +136,16 @@ func (g *Gateway) expire() {
 		for l.slots[i] != 0 {
 			ref := l.slots[i]
 			s := g.session(ref)
-			if s.expires <= g.now {
+			switch {
+			case s.expires <= begins || s.expires <= g.now && g.cfg.Ports.HoldDown == 0:
 				g.outlive(ref, s)
-				continue
+			case s.expires <= g.now: // one after the other, since ports rest from then on
+				g.unfile(s)
+				g.file(ref, s)
+			default:
+				g.unfile(s)
+				g.push(&w.moving, fromMoving, ref, s)
 			}
-			g.unfile(s)
-			g.push(&w.moving, fromMoving, ref, s)
 		}
 	}
 	w.now, w.due = g.now, begins
