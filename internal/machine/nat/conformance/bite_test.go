@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,37 +37,31 @@ func spoilt() (all []nat.Behaviour) {
 	return all
 }
 
-// Every rule is broken by some behaviour, but for those that this gateway
-// keeps whatever it is told.
+// keptByAll are rules that this gateway keeps whatever it is told.
+const keptByAll = `
+RFC 4787 REQ-12, RFC 4787 REQ-13, RFC 4787 REQ-13a, RFC 5382 REQ-2, RFC 5382 REQ-4a,
+RFC 5508 REQ-3, RFC 5508 REQ-3a, RFC 5508 REQ-4, RFC 5508 REQ-5, RFC 5508 REQ-8, RFC 5508 REQ-10c, RFC 5508 REQ-10e,
+RFC 7857 section 2.1, RFC 7857 section 2.2, RFC 7857 section 5, RFC 7857 section 6, RFC 7857 section 7, RFC 7857 section 7 TCP, RFC 7857 section 7.1,
+RFC 6888 REQ-3, RFC 6888 REQ-4, RFC 6888 REQ-4a, RFC 6888 REQ-4c, RFC 6888 REQ-5, RFC 6888 REQ-5a, RFC 6888 REQ-5b, RFC 6888 REQ-6,
+RFC 6888 REQ-8 configured, RFC 6888 REQ-8 number, RFC 6888 REQ-9, RFC 6888 REQ-11a, RFC 6888 REQ-11b, RFC 6888 REQ-11d,`
+
+// Every other rule is broken by some behaviour: its check can fail.
 func TestRulesAreBroken(t *testing.T) {
-	var behaviours []nat.Behaviour
+	behaviours := spoilt()
 	for _, p := range nat.Presets() {
-		if p.Behaviour.BlockUDP || len(p.Behaviour.Rules) > 0 {
-			continue // they break everything, and show nothing
+		if !p.Behaviour.BlockUDP && len(p.Behaviour.Rules) == 0 { // they break everything, and show nothing
+			behaviours = append(behaviours, p.Behaviour)
 		}
-		behaviours = append(behaviours, p.Behaviour)
 	}
-	behaviours = append(behaviours, spoilt()...)
-	var kept []string
 	for _, r := range Requirements() {
-		broken := !r.Checked() || r.Level == May
-		for _, b := range behaviours {
-			if broken {
-				break
-			}
+		if !r.Checked() || r.Level == May || strings.Contains(keptByAll, r.Name()+",") {
+			continue
+		}
+		if !slices.ContainsFunc(behaviours, func(b nat.Behaviour) bool {
 			err := r.Check(b)
-			broken = err != nil && !errors.Is(err, ErrNotFor)
+			return err != nil && !errors.Is(err, ErrNotFor)
+		}) {
+			t.Errorf("nothing breaks %s", r.Name())
 		}
-		if !broken {
-			kept = append(kept, r.Name())
-		}
-	}
-	want := "RFC 4787 REQ-12, RFC 4787 REQ-13, RFC 4787 REQ-13a, RFC 5382 REQ-2, RFC 5382 REQ-4a, " +
-		"RFC 5508 REQ-3, RFC 5508 REQ-3a, RFC 5508 REQ-4, RFC 5508 REQ-5, RFC 5508 REQ-8, RFC 5508 REQ-10c, RFC 5508 REQ-10e, " +
-		"RFC 7857 section 2.1, RFC 7857 section 2.2, RFC 7857 section 5, RFC 7857 section 6, RFC 7857 section 7, RFC 7857 section 7 TCP, RFC 7857 section 7.1, " +
-		"RFC 6888 REQ-3, RFC 6888 REQ-4, RFC 6888 REQ-4a, RFC 6888 REQ-4c, RFC 6888 REQ-5, RFC 6888 REQ-5a, RFC 6888 REQ-5b, RFC 6888 REQ-6, " +
-		"RFC 6888 REQ-8 configured, RFC 6888 REQ-8 number, RFC 6888 REQ-9, RFC 6888 REQ-11a, RFC 6888 REQ-11b, RFC 6888 REQ-11d"
-	if got := strings.Join(kept, ", "); got != want {
-		t.Errorf("never broken are %s", got)
 	}
 }
