@@ -222,7 +222,7 @@ func (c *conn) judge(s *segment, side uint8) judgement {
 			if j == ignored {
 				return c.reply(side, j)
 			}
-			if c.assured && (k == kindRST || k == kindFIN) {
+			if ends := func(k kind) bool { return k == kindRST || k == kindFIN }; c.assured && ends(k) && (c.lastSide == side || !ends(c.lastKind)) {
 				c.lastKind, c.lastSide = k, side
 			}
 			return j
@@ -291,7 +291,7 @@ func (c *conn) pass(s *segment, k kind, side uint8, was connState) {
 	if k == kindSYN && side == 0 {
 		var h half
 		h.offers(s.options)
-		c.lastScale, c.lastFlags = h.scale, h.flags
+		c.lastScale, c.lastFlags, c.crossed = h.scale, h.flags, false
 		if was == lastAck {
 			c.lastFlags |= challenged
 		}
@@ -324,7 +324,7 @@ func (c *conn) reset(s *segment, side uint8) (next connState, inWindow, ok bool)
 		// Maybe the other sends a challenge (RFC 5961): not over yet.
 		next = c.state
 	}
-	if (c.replied && c.lastKind == kindSYN || !c.assured && c.lastKind == kindACK) && s.ack == c.lastEnd ||
+	if (c.replied && c.lastKind == kindSYN && c.lastSide != side || !c.assured && c.lastKind == kindACK) && s.ack == c.lastEnd ||
 		c.state == synSent && c.lastKind == kindACK && c.lastSide == 1 && s.seq == c.lastAcked {
 		inWindow = true // it answers what was ignored
 	}

@@ -96,7 +96,7 @@ func (g *Gateway) track(f *flow, s *session, p *ip.Packet) (judgement, Reason) {
 		side = 1
 	}
 	seg := &g.segment
-	seg.read(p, t.half[1-side].flags&sacks != 0)
+	seg.read(p, t.state == unknown || t.half[1-side].flags&sacks != 0)
 	j := good
 	if g.cfg.TCP.CheckWindow {
 		if p.Fragment { // its end is in another part
@@ -108,6 +108,7 @@ func (g *Gateway) track(f *flow, s *session, p *ip.Packet) (judgement, Reason) {
 			return j, OutOfWindow
 		case anew:
 			if f.d == inbound && !g.invited(f.mapping, p.Src) {
+				f.fresh = true // so that what is remembered is forgotten
 				return j, Filtered
 			}
 			g.tracks.drop(s.track)
