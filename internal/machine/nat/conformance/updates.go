@@ -83,7 +83,7 @@ func afterReset(t *trial) {
 
 func overlapping(t *trial) {
 	t.b.Mapping, t.b.Filtering, t.b.TCPPolicy = nat.AddressAndPortDependent, nat.AddressAndPortDependent, nil
-	t.b.Ports = nat.Ports{Overload: true, Allocation: nat.PreserveRandom}
+	t.b.Ports, t.b.SymmetricOnConflict = nat.Ports{Overload: true, Allocation: nat.PreserveRandom}, false
 	b := t.bench(nil)
 	t.want(b.udpOut(x, y1) == b.udpOut(w, z1), "two hosts with different remotes cannot share an external port")
 	t.want(b.udpOut(w, y1) != b.udpOut(x, y1), "two hosts with the same remote share an external port")
