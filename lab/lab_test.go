@@ -321,3 +321,76 @@ func TestFailureShowsLab(t *testing.T) {
 		t.Errorf("the log says %q", f.said)
 	}
 }
+
+// TestExamples builds every file of docs/labs.
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../docs/labs/*.yaml")
+	if err != nil || len(files) < 5 {
+		t.Fatalf("%d examples, %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			l := lab.StartFile(t, file)
+			t.Log("\n" + l.String())
+			for _, h := range l.Status().Hosts {
+				if !l.Host(h.Name).Addr().IsValid() {
+					t.Errorf("%s has no address", h.Name)
+				}
+			}
+		})
+	}
+}
+
+// TestDHCP: hosts have their leases when the lab is there, and get others.
+func TestDHCP(t *testing.T) {
+	l := lab.StartFile(t, "../docs/labs/home.yaml")
+	laptop := l.Host("laptop")
+	before := laptop.Addr()
+	if !netip.MustParsePrefix("192.168.1.0/24").Contains(before) {
+		t.Fatalf("the laptop has %v", before)
+	}
+	server := echo(t, l.Host("server"))
+	conn, err := laptop.Dial(t.Context(), "udp", server.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, ok := ask(t, conn, "by DHCP", patience); !ok {
+		t.Fatal("no answer")
+	}
+	if err := l.NewLease("laptop"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); laptop.Addr() == before || !laptop.Addr().IsValid(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the laptop has %v, as before", laptop.Addr())
+		}
+	}
+	again, err := laptop.Dial(t.Context(), "udp", server.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if _, ok := ask(t, again, "by another lease", patience); !ok {
+		t.Error("no answer to the new address")
+	}
+}
+
+func TestMove(t *testing.T) {
+	l := lab.StartFile(t, twoHomes)
+	if err := l.Move("a", "home-b", netip.MustParsePrefix("10.2.0.3/24")); err != nil {
+		t.Fatal(err)
+	}
+	neighbour := echo(t, l.Host("b"))
+	conn, err := l.Host("a").Dial(t.Context(), "udp", neighbour.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if answer, ok := ask(t, conn, "hello", patience); !ok || !strings.HasPrefix(answer, "hello from 10.2.0.3:") {
+		t.Errorf("%q from the new neighbour", answer)
+	}
+	if err := l.Move("a", "nowhere"); err == nil {
+		t.Error("moved to nowhere")
+	}
+}
