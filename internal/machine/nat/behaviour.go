@@ -2,6 +2,28 @@
 //
 // Mapping and filtering are independent policies, in the terms of RFC 4787.
 // The machine does no I/O and reads no clock; the simulator and the lab drive it.
+//
+// A Gateway belongs to one goroutine: nothing in it is safe for concurrent
+// use, and it starts none. What is to be translated on several processors goes
+// through several gateways, each with external addresses of its own.
+//
+// Times are those that the caller gives, which never run backwards: an earlier
+// one counts as the last. They are exact to the nanosecond: what has expired is
+// gone for the packet that comes at that very time, whether or not
+// HandleTimeout was called. Packets are whole IP packets, sizes are in bytes,
+// an MTU counts the IP header in, and packets per second are not bounded but
+// where a field says so.
+//
+// Memory is bounded by Config.MaxMappings: some 100 bytes for a mapping with a
+// session, some 60 for each further session, of which there are at most four
+// times as many as mappings. Packets from strangers make at most half of
+// either. It is taken as it is needed and kept until Reset.
+//
+// How it is fast: a mapping and its first session lie together in one cache
+// line (mapping.go), found by one look into an index (index.go) or into the
+// table of ports (ports.go); a packet writes its timer there and moves nothing
+// (wheel.go); most packets go a short way (express.go). With Expect the
+// processor fetches what several packets need at once.
 package nat
 
 import "time"

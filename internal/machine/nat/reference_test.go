@@ -182,6 +182,24 @@ func (r *reference) forget(now time.Time) {
 	r.leave()
 }
 
+// next is when the first of what is remembered ends.
+func (r *reference) next() (end time.Time, ends bool) {
+	sooner := func(t time.Time) {
+		if !ends || t.Before(end) {
+			end, ends = t, true
+		}
+	}
+	for _, m := range r.mappings {
+		for _, s := range m.sessions {
+			sooner(r.ends(m, s))
+		}
+		if m.grant != nil && !m.grant.until.IsZero() {
+			sooner(m.grant.until)
+		}
+	}
+	return end, ends
+}
+
 func (r *reference) dropIfEmpty(m *refMapping, died time.Time) {
 	if len(m.sessions) > 0 || m.grant != nil {
 		return

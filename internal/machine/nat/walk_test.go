@@ -110,7 +110,11 @@ func anyBehaviour(r *rand.Rand) Behaviour {
 	if r.IntN(3) == 0 {
 		b.TCPPolicy = &Policy{Dependence(r.IntN(4)), Dependence(r.IntN(3)), Hairpin(r.IntN(3))}
 	}
-	if r.IntN(3) == 0 {
+	switch r.IntN(4) {
+	case 0: // of all lengths, for the timing wheel
+		any := func() time.Duration { return 1 + time.Duration(r.Int64N(1<<(1+r.IntN(50)))) }
+		b.Timers = Timers{UDP: any(), ICMP: any(), Transitory: any(), Established: any(), AfterFIN: any(), AfterRST: any(), PerSession: b.Timers.PerSession}
+	case 1:
 		b.Timers = Timers{UDP: 20 * time.Second, ICMP: 7 * time.Second, Transitory: 30 * time.Second,
 			Established: 20 * time.Minute, AfterFIN: 10 * time.Second, AfterRST: 5 * time.Second, PerSession: b.Timers.PerSession}
 	}
@@ -182,7 +186,16 @@ func (w *walk) learn(m *refMapping) netip.AddrPort {
 
 func (w *walk) step() error {
 	gaps := []time.Duration{0, 0, 0, 0, 0, 1, time.Millisecond, time.Second, 5 * time.Second, 5 * time.Second, 20 * time.Second, time.Minute}
-	w.now = w.now.Add(pick(w.r, gaps...))
+	switch w.r.IntN(20) {
+	case 0:
+		w.now = w.now.Add(time.Duration(w.r.Int64N(1 << (1 + w.r.IntN(45)))))
+	case 1: // exactly when something ends, or just before
+		if next, ok := w.g.NextTimeout(); ok && next.After(w.now) {
+			w.now = next.Add(-time.Duration(w.r.IntN(2)))
+		}
+	default:
+		w.now = w.now.Add(pick(w.r, gaps...))
+	}
 	if w.r.IntN(200) == 0 {
 		w.now = w.now.Add(2 * time.Hour)
 	}
@@ -197,8 +210,9 @@ func (w *walk) step() error {
 		w.setOwn()
 	case n == 7:
 		w.g.HandleTimeout(w.now)
-		if next, ok := w.g.NextTimeout(); ok && !next.After(w.now) {
-			err = fmt.Errorf("next timeout at %v", next)
+		next, ok := w.g.NextTimeout()
+		if end, ends := w.ref.next(); ok && !next.After(w.now) || ends && (!ok || next.After(end)) {
+			err = fmt.Errorf("the next timeout is at %v, %v, but something ends at %v, %v", next, ok, end, ends)
 		}
 	default:
 		err = w.packet()
