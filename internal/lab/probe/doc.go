@@ -90,6 +90,17 @@ const (
 	Connected  Answer = "connected"
 )
 
+// Clash is which external port a host gets when another host of the same
+// gateway uses the same internal port towards somebody else.
+type Clash string
+
+const (
+	Shared   Clash = "the same" // overloading (RFC 4787 section 4.2.1)
+	NextPort Clash = "the next"
+	AnyPort  Clash = "another"
+	NoPort   Clash = "none"
+)
+
 // Kind is how a gateway treats a protocol. All but Mapping is empty where
 // nothing gets out; Hairpin also where nothing is translated.
 type Kind struct {
@@ -99,9 +110,10 @@ type Kind struct {
 	Hairpin   Hairpin
 }
 
-// Seen is what a gateway looks like.
+// Seen is what a gateway looks like. Clash is of UDP, and empty as Hairpin is.
 type Seen struct {
 	UDP, TCP    Kind
+	Clash       Clash
 	Unsolicited Answer
 }
 

@@ -55,8 +55,27 @@ func Expect(b nat.Behaviour) Seen {
 	return Seen{
 		UDP:         expectKind(b, ip.UDP, UDPPorts[0]),
 		TCP:         expectKind(b, ip.TCP, TCPPorts[0]),
+		Clash:       expectClash(b),
 		Unsolicited: expectAnswer(b),
 	}
+}
+
+func expectClash(b nat.Behaviour) Clash {
+	switch {
+	case b.Mode != nat.Translate || !allowed(b, ip.UDP, UDPPorts[0]):
+		return ""
+	case b.SymmetricOnConflict:
+		return AnyPort
+	case preserves(b.Ports.Allocation) && b.Ports.Overload:
+		return Shared
+	}
+	switch b.Ports.Allocation {
+	case nat.PreserveNext, nat.Sequential:
+		return NextPort
+	case nat.Preserve:
+		return NoPort
+	}
+	return AnyPort
 }
 
 func expectKind(b nat.Behaviour, proto ip.Proto, port uint16) (k Kind) {
@@ -130,23 +149,11 @@ func lets(a, b nat.Behaviour, proto ip.Proto) bool {
 	return steady(a, proto) && steady(b, proto)
 }
 
-// answers: what a host behind b sends back to who has got through to it gets
-// through in turn, though it may seem to come from another port than the one
-// that was sent to.
-func answers(a, b nat.Behaviour, proto ip.Proto) bool {
-	return policy(a, proto).Filtering != nat.AddressAndPortDependent || a.Mode == nat.Open || steady(b, proto)
-}
-
-// ExpectPair is which holes the two can make.
+// ExpectPair is which holes the two can make: one packet that gets through
+// suffices, because it is answered from where it went.
 func ExpectPair(a, b nat.Behaviour) Traversal {
 	through := func(proto ip.Proto) bool {
-		if !allowed(a, proto, 0) || !allowed(b, proto, 0) {
-			return false
-		}
-		if proto == ip.TCP { // an answer to a SYN always comes from where it went
-			return lets(a, b, proto) || lets(b, a, proto)
-		}
-		return lets(a, b, proto) && answers(b, a, proto) || lets(b, a, proto) && answers(a, b, proto)
+		return allowed(a, proto, 0) && allowed(b, proto, 0) && (lets(a, b, proto) || lets(b, a, proto))
 	}
 	return Traversal{UDP: through(ip.UDP), TCP: through(ip.TCP)}
 }

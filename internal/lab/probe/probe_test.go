@@ -1,6 +1,8 @@
 package probe_test
 
 import (
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -32,7 +34,7 @@ func virtual(t *testing.T, presets []nat.Preset, f func(p *probe.Prober, homes [
 
 // TestPresetsInVirtualTime: every preset looks as its data says.
 func TestPresetsInVirtualTime(t *testing.T) {
-	virtual(t, nat.Presets(), func(p *probe.Prober, homes []probe.Home) {
+	virtual(t, probe.Presets(), func(p *probe.Prober, homes []probe.Home) {
 		var all sync.WaitGroup
 		for _, h := range homes {
 			all.Go(func() {
@@ -40,7 +42,7 @@ func TestPresetsInVirtualTime(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if want := probe.Expect(h.NAT); got != want {
+				if want := probe.ExpectAt(probe.Ours, h); got != want {
 					t.Errorf("%s: %+v, want %+v", h.Name, got, want)
 				}
 			})
@@ -52,7 +54,7 @@ func TestPresetsInVirtualTime(t *testing.T) {
 // TestTraversalInVirtualTime: every pair of presets, each with itself among
 // them, can make the holes that their data says.
 func TestTraversalInVirtualTime(t *testing.T) {
-	virtual(t, probe.Twins(nat.Presets()), func(p *probe.Prober, homes []probe.Home) {
+	virtual(t, probe.Twins(probe.Presets()), func(p *probe.Prober, homes []probe.Home) {
 		var all sync.WaitGroup
 		for a, b := range probe.Pairs(homes) {
 			all.Go(func() {
@@ -60,11 +62,42 @@ func TestTraversalInVirtualTime(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				if want := probe.ExpectPair(a.NAT, b.NAT); got != want {
+				if want := probe.ExpectPairAt(probe.Ours, a, b); got != want {
 					t.Errorf("%s, %s: %+v, want %+v", a.Name, b.Name, got, want)
 				}
 			})
 		}
 		all.Wait()
 	})
+}
+
+// TestQuirksAreDocumented: each has its section, with packets, and each section
+// of the page is for one.
+func TestQuirksAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/QUIRKS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{}
+	for _, s := range strings.Split(string(page), "\n## ")[1:] {
+		name, text, _ := strings.Cut(s, "\n")
+		if strings.Contains(name, ": ") {
+			sections[name] = text
+		}
+	}
+	for _, q := range probe.Quirks {
+		text, ok := sections[q.Name]
+		if !ok || !strings.Contains(text, "    A:40000 > S:") {
+			t.Errorf("no section %q with packets", q.Name)
+		}
+		for _, p := range q.Presets {
+			if !strings.Contains(text, p) {
+				t.Errorf("section %q does not name preset %s", q.Name, p)
+			}
+		}
+		delete(sections, q.Name)
+	}
+	for name := range sections {
+		t.Errorf("the tests know no quirk %q", name)
+	}
 }

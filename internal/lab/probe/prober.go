@@ -61,6 +61,9 @@ func (p *Prober) Look(h Home) (s Seen, err error) {
 	if s.UDP, err = p.seeUDP(h); err == nil {
 		s.TCP, err = p.seeTCP(h)
 	}
+	if err == nil {
+		s.Clash, err = p.clash(h)
+	}
 	if err != nil {
 		return s, fmt.Errorf("probe: %s: %w", h.Name, err)
 	}

@@ -125,6 +125,37 @@ func listen(pc net.PacketConn, wait time.Duration, f func(t token, from netip.Ad
 	}
 }
 
+// clash has two hosts of one home use the same port towards different servers.
+func (p *Prober) clash(h Home) (Clash, error) {
+	if h.NAT.Mode != translate {
+		return "", nil
+	}
+	a, err := h.A.ListenUDP(0)
+	if err != nil {
+		return "", err
+	}
+	defer a.Close()
+	c, err := h.C.ListenUDP(addrPort(a.LocalAddr()).Port())
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	first := p.servers[0].see(a, 0, p.wait)
+	if !first.IsValid() {
+		return "", nil
+	}
+	second := p.servers[1].see(c, 0, p.wait)
+	switch {
+	case !second.IsValid():
+		return NoPort, nil
+	case second.Port() == first.Port():
+		return Shared, nil
+	case second.Port() == first.Port()+1:
+		return NextPort, nil
+	}
+	return AnyPort, nil
+}
+
 // hairpinUDP has two hosts of one home send to each other's external endpoint.
 func (p *Prober) hairpinUDP(h Home) (Hairpin, error) {
 	ends, err := p.punchUDP(h, h.A, h, h.C)

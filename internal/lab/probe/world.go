@@ -100,3 +100,20 @@ func Pairs(homes []Home) iter.Seq2[Home, Home] {
 		}
 	}
 }
+
+// Presets are nat's, and more that stand for what none of those does: other
+// hairpins, mappings by address, a filter that is laxer than the mapping, and
+// another answer to strangers.
+func Presets() []nat.Preset {
+	random := nat.Ports{Allocation: nat.Random}
+	return append(nat.Presets(),
+		nat.Preset{Name: "x-hairpin", Behaviour: nat.Behaviour{Filtering: nat.AddressAndPortDependent, Hairpin: nat.HairpinExternalSource}},
+		nat.Preset{Name: "x-hairpin-internal", Behaviour: nat.Behaviour{Filtering: nat.AddressDependent, Hairpin: nat.HairpinInternalSource}},
+		nat.Preset{Name: "x-by-address", Behaviour: nat.Behaviour{Mapping: nat.AddressDependent, Filtering: nat.AddressDependent, Ports: random}},
+		nat.Preset{Name: "x-lax", Behaviour: nat.Behaviour{Mapping: nat.AddressAndPortDependent, Ports: random}},
+		nat.Preset{Name: "x-prohibiting", Behaviour: nat.Behaviour{Filtering: nat.AddressAndPortDependent,
+			Unsolicited: nat.Unsolicited{TCP: nat.Prohibited, Other: nat.Prohibited}}},
+		nat.Preset{Name: "x-strict-hairpin", Behaviour: nat.Behaviour{Mapping: nat.AddressAndPortDependent, Filtering: nat.AddressAndPortDependent,
+			Hairpin: nat.HairpinExternalSource, Ports: random}},
+	)
+}
