@@ -441,3 +441,81 @@ func TestConntrackPassesTheHonest(t *testing.T) {
 		}
 	}
 }
+
+// On the ordinary path nothing is allocated, whatever is looked at.
+func TestNoAllocationWhateverIsLookedAt(t *testing.T) {
+	b := Behaviour{
+		Filtering: AddressAndPortDependent,
+		ALG:       true,
+		TCP:       TCP{CheckWindow: true, RewriteSequence: true},
+		Content:   Content{WebOnly: true, BlockSTUN: true, Block: []string{"evil"}},
+		Rules:     []Rule{{Action: Accept, From: SidesOf(Inside), Protocol: ip.TCP}, {Action: Accept, From: SidesOf(Inside), Protocol: ip.UDP}},
+	}
+	w := newWire(t, b)
+	shift := uint32(0)
+	for _, s := range open(2, 7) {
+		if s.out {
+			got, _ := w.out(s.seg)
+			shift = got.Seq - s.seg.Seq
+		} else {
+			s.seg.Ack += shift
+			w.in(s.seg)
+		}
+	}
+	w.leaves(x, z1)
+	sack := func(v uint32) []byte {
+		b := []byte{1, 1, 5, 10}
+		return append(append(b, byte(v>>24), byte(v>>16), byte(v>>8), byte(v)), byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
+	}
+	out := ip.AppendTCP(nil, x, y1, 64, &ip.Segment{Seq: 1001, Ack: 5001, Flags: ack, Window: 1000, Options: sack(5001), Payload: bytesOf(500)})
+	in := ip.AppendTCP(nil, y1, w.at, 64, &ip.Segment{Seq: 5001, Ack: 1001 + shift, Flags: ack, Window: 1000, Options: sack(1001 + shift), Payload: bytesOf(500)})
+	udp := udpPacket(x, z1)
+	buf := make([]byte, 0, 2048)
+	if got := testing.AllocsPerRun(100, func() {
+		if w.Outbound(w.now, append(buf[:0], out...)).Action != Forward ||
+			w.Inbound(w.now, append(buf[:0], in...)).Action != Forward ||
+			w.Outbound(w.now, append(buf[:0], udp...)).Action != Forward {
+			t.Fatal("dropped")
+		}
+	}); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+}
+
+func BenchmarkTCP(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		b    Behaviour
+	}{
+		{"plain", Behaviour{}},
+		{"window", Behaviour{TCP: TCP{CheckWindow: true}}},
+		{"window and sequence", Behaviour{TCP: TCP{CheckWindow: true, RewriteSequence: true}}},
+		{"patterns", Behaviour{Content: Content{Block: []string{"evil", "bad"}}}},
+		{"ALG", Behaviour{ALG: true}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			w := newWire(b, c.b)
+			var got ip.Segment
+			for _, s := range open(2, 7) {
+				if s.out {
+					got, _ = w.out(s.seg)
+				} else {
+					s.seg.Ack = got.Seq + 1
+					w.in(s.seg)
+				}
+			}
+			pkt := ip.AppendTCP(nil, x, y1, 64, &ip.Segment{Seq: 1001, Ack: 5001, Flags: ack, Window: 1000, Payload: bytesOf(900)})
+			buf := make([]byte, len(pkt))
+			b.ReportAllocs()
+			since, stop := cpu()
+			defer stop()
+			for b.Loop() {
+				copy(buf, pkt)
+				if w.Outbound(w.now, buf).Action != Forward {
+					b.Fatal("dropped")
+				}
+			}
+			b.ReportMetric(float64(since())/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
