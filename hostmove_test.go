@@ -7,6 +7,8 @@ import (
 
 	"github.com/bodkin-net/bodkin"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
 // withCafe adds a network behind a NAT of its own to a topology.
@@ -53,4 +55,61 @@ func TestSessionSurvivesHostMove(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSessionSurvivesNewAddress: the provider gives a home another address.
+func TestSessionSurvivesNewAddress(t *testing.T) {
+	for _, gateway := range []string{"ga", "gb"} {
+		t.Run(gateway, func(t *testing.T) {
+			virtual(t, scenario.TwoHomes(scenario.PortRestricted, scenario.PortRestricted), 1, func(t *testing.T, w *world) {
+				a, b := w.node("a"), w.node("b")
+				defer a.Close()
+				defer b.Close()
+				ready(t, a, b)
+				ca, cb := connect(t, a, b)
+				waitPath(t, ca, bodkin.Direct)
+				start := time.Now()
+				if err := w.net.NewLease(gateway, netip.MustParsePrefix("198.51.100.77/24")); err != nil {
+					t.Fatal(err)
+				}
+				exchange(t, ca, cb, 100_000)
+				waitPath(t, ca, bodkin.Direct)
+				if took := time.Since(start); took > 10*time.Second {
+					t.Errorf("direct after %v only", took)
+				}
+				exchange(t, cb, ca, 100_000)
+			})
+		})
+	}
+}
+
+// TestDHCPEverywhere: both nodes start before their hosts and gateways have
+// addresses, behind a home and a carrier NAT each, and find each other.
+func TestDHCPEverywhere(t *testing.T) {
+	lent := func(network string) scenario.Port {
+		return scenario.Port{Network: network, DHCP: true, Link: scenario.Link{Delay: 5 * time.Millisecond}}
+	}
+	top := scenario.TwoLevels(scenario.PortRestricted, scenario.PortRestricted)
+	top.Gateways[2].NAT.Hairpin = nat.HairpinExternalSource
+	for i := range top.Gateways {
+		top.Gateways[i].DHCP = &dhcp.Pool{}
+	}
+	for i := range 2 {
+		top.Hosts[i+1].Port = lent(top.Hosts[i+1].Port.Network)
+		top.Gateways[i].Outside = lent("provider")
+	}
+	virtual(t, top, 1, func(t *testing.T, w *world) {
+		a, b := w.node("a"), w.node("b")
+		defer a.Close()
+		defer b.Close()
+		if addrs, err := w.net.Host("a").Addrs(); len(addrs) != 0 || err != nil {
+			t.Errorf("a has %v, %v", addrs, err)
+		}
+		ready(t, a, b)
+		ca, cb := connect(t, a, b)
+		exchange(t, ca, cb, 100_000)
+		want := scenario.Outcome{Kind: "direct", Transport: "udp", Technique: "udp-hairpin", To: scenario.GatewayAAddr}
+		checkOutcome(t, outcome(t, ca, want), want)
+		exchange(t, cb, ca, 100_000)
+	})
 }

@@ -15,6 +15,9 @@ import (
 // The hosts of World on the internet.
 const serverS, serverT = "s", "t"
 
+// Gateway is the name of a preset's gateway in World.
+func Gateway(p nat.Preset) string { return p.Name + "-gw" }
+
 // World is a home for each preset, "NAME-gw" with hosts "NAME-a" and, but for
 // twins, "NAME-c", and two servers. It takes 40 ms from home to home.
 func World(presets []nat.Preset) scenario.Topology {
@@ -32,7 +35,7 @@ func World(presets []nat.Preset) scenario.Topology {
 			inside = "198.18"
 		}
 		top.Gateways = append(top.Gateways, scenario.Gateway{
-			Name: p.Name + "-gw", NAT: p.Behaviour,
+			Name: Gateway(p), NAT: p.Behaviour,
 			Inside:  port(p.Name, scenario.Link{}, "%s.%d.1/24", inside, i),
 			Outside: port(scenario.Internet, far, "203.0.113.%d/24", i+10),
 		})
