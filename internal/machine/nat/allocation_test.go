@@ -1,0 +1,295 @@
+package nat
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// symmetricTo is a port-restricted gateway with a mapping for each remote.
+func symmetricTo(p Ports) Behaviour {
+	return Behaviour{Mapping: AddressAndPortDependent, Filtering: AddressAndPortDependent, Ports: p}
+}
+
+// remote is the i-th of many remote endpoints.
+func remoteAt(i int) netip.AddrPort { return netip.AddrPortFrom(y1.Addr(), uint16(1000+i)) }
+
+func (b *bench) portTo(src, dst netip.AddrPort) uint16 {
+	b.t.Helper()
+	return b.leaves(src, dst).Port()
+}
+
+// full sends a UDP packet out for which there must be no room.
+func (b *bench) full(src, dst netip.AddrPort) {
+	b.t.Helper()
+	if _, v := b.pass(b.Outbound, udpPacket(src, dst)); v.Reason != TableFull {
+		b.t.Errorf("%v to %v: %+v", src, dst, v)
+	}
+}
+
+func TestPreserve(t *testing.T) {
+	g := newBench(t, Behaviour{Ports: Ports{Allocation: Preserve}})
+	if got := g.portTo(x, y1); got != 5000 {
+		t.Errorf("port %d", got)
+	}
+	g.full(x2, y1)
+
+	g = newBench(t, Behaviour{Ports: Ports{Allocation: PreserveRandom, First: 40000, Last: 50000}})
+	if got := g.portTo(x, y1); got != 5000 {
+		t.Errorf("port %d", got)
+	}
+	if got := g.portTo(x2, y1); got < 40000 || got > 50000 {
+		t.Errorf("the second has port %d", got)
+	}
+}
+
+// RFC 4787 REQ-3a: well-known ports become well-known ones.
+func TestRFC4787REQ3WellKnown(t *testing.T) {
+	for _, how := range []Allocation{PreserveNext, PreserveRandom} {
+		g := newBench(t, Behaviour{Ports: Ports{Allocation: how}})
+		web := netip.AddrPortFrom(x.Addr(), 80)
+		if got := g.portTo(web, y1); got != 80 {
+			t.Errorf("%v: port %d", how, got)
+		}
+		if got := g.portTo(netip.AddrPortFrom(x2.Addr(), 80), y1); got >= 1024 || got == 80 {
+			t.Errorf("%v: the second has port %d", how, got)
+		}
+	}
+}
+
+func TestSequentialDelta(t *testing.T) {
+	for _, delta := range []int{0, 1, 2, 5, -1, -3} {
+		g := newBench(t, symmetricTo(Ports{Allocation: Sequential, Delta: delta, First: 10000, Last: 10099}))
+		want := delta
+		if delta == 0 {
+			want = 1
+		}
+		last := g.portTo(x, remoteAt(0))
+		for i := range 15 {
+			got := g.portTo(x, remoteAt(1+i))
+			if int(got) != 10000+((int(last)-10000+want)%100+100)%100 {
+				t.Fatalf("delta %d: %d after %d", delta, got, last)
+			}
+			last = got
+		}
+	}
+}
+
+// All ports of a range are given out, and then none.
+func TestPortRange(t *testing.T) {
+	for how := PreserveNext; how <= Random; how++ {
+		if how == Preserve {
+			continue
+		}
+		g := newBench(t, symmetricTo(Ports{Allocation: how, Delta: 2, First: 10000, Last: 10099}))
+		seen := make(map[uint16]bool)
+		for i := range 100 {
+			got := g.portTo(netip.AddrPortFrom(x.Addr(), 10007), remoteAt(i))
+			if seen[got] || got < 10000 || got > 10099 {
+				t.Fatalf("%v: port %d", how, got)
+			}
+			seen[got] = true
+		}
+		g.full(netip.AddrPortFrom(x.Addr(), 10007), remoteAt(100))
+	}
+}
+
+// RFC 4787 REQ-4.
+func TestRFC4787REQ4Parity(t *testing.T) {
+	for how := PreserveNext; how <= Random; how++ {
+		g := newBench(t, Behaviour{Mapping: AddressAndPortDependent, Ports: Ports{Allocation: how, Parity: true, First: 10000, Last: 10099}})
+		for i := range 10 {
+			for _, port := range []uint16{10010, 10011} {
+				p, v := g.pass(g.Outbound, udpPacket(netip.AddrPortFrom(x.Addr(), port), remoteAt(i)))
+				if v.Action == Forward && p.Src.Port()%2 != port%2 || v.Action == Drop && how != Preserve {
+					t.Errorf("%v: %d became %d", how, port, p.Src.Port())
+				}
+			}
+		}
+	}
+}
+
+// RFC 6888 section 5: each subscriber has a block of ports of its own.
+func TestBlocks(t *testing.T) {
+	for how := PreserveNext; how <= Random; how++ {
+		if how == Preserve {
+			continue
+		}
+		g := newBench(t, symmetricTo(Ports{Allocation: how, First: 10000, Last: 10099, Block: 25}))
+		block := func(host byte, i int) int {
+			src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 5000)
+			return (int(g.portTo(src, remoteAt(i))) - 10000) / 25
+		}
+		taken := make(map[int]bool)
+		for host := byte(1); host <= 4; host++ {
+			first := block(host, 0)
+			if taken[first] {
+				t.Fatalf("%v: two hosts share block %d", how, first)
+			}
+			taken[first] = true
+			for i := range 24 {
+				if got := block(host, 1+i); got != first {
+					t.Fatalf("%v: a port of block %d, then of %d", how, first, got)
+				}
+			}
+			g.full(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 5000), remoteAt(25))
+		}
+		g.full(ep("10.0.0.5:5000"), y1)
+		g.now = g.now.Add(5 * time.Minute)
+		block(5, 0) // somebody's is free again
+	}
+}
+
+// RFC 4787 section 4.2.1: two hosts share a port, as long as the remote tells
+// them apart.
+func TestOverload(t *testing.T) {
+	g := newBench(t, symmetricTo(Ports{Allocation: PreserveRandom, Overload: true}))
+	a, b := g.leaves(x, y1), g.leaves(x2, y2)
+	if a.Port() != 5000 || b != a {
+		t.Fatalf("%v and %v", a, b)
+	}
+	if got := g.enters(y1, a); got != x {
+		t.Errorf("from %v to %v", y1, got)
+	}
+	if got := g.enters(y2, a); got != x2 {
+		t.Errorf("from %v to %v", y2, got)
+	}
+	if got := g.enters(z1, a); got.IsValid() {
+		t.Errorf("from %v to %v", z1, got)
+	}
+	if c := g.leaves(x2, y1); c == a {
+		t.Error("two hosts share a port towards the same remote")
+	}
+	for _, bad := range []Behaviour{
+		{Ports: Ports{Overload: true}},
+		{Mapping: AddressAndPortDependent, Ports: Ports{Overload: true}},
+		{Mapping: AddressDependent, Filtering: AddressDependent, Ports: Ports{Overload: true, HoldDown: 1}},
+		{Mapping: AddressDependent, Filtering: AddressDependent, Ports: Ports{Overload: true}, SymmetricOnConflict: true},
+	} {
+		if _, err := New(Config{Behaviour: bad, Rand: g.cfg.Rand}); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+}
+
+// RFC 6888 REQ-8: a port rests before somebody else gets it.
+func TestRFC6888REQ8HoldDown(t *testing.T) {
+	g := newBench(t, Behaviour{Ports: Ports{HoldDown: 2 * time.Minute}})
+	g.leaves(x, y1)
+	g.now = g.now.Add(5*time.Minute + 2*time.Minute - 1)
+	if got := g.portTo(x2, y1); got != 5001 {
+		t.Errorf("port %d after less than two minutes", got)
+	}
+	g.now = g.now.Add(1)
+	if got := g.portTo(netip.AddrPortFrom(x2.Addr(), 5000), y2); got != 5001 {
+		t.Errorf("the mapping moved to %d", got)
+	}
+	if got := g.portTo(ep("10.0.0.3:5000"), y1); got != 5000 {
+		t.Errorf("port %d after two minutes", got)
+	}
+}
+
+// RFC 6888 REQ-4: a subscriber cannot take all.
+func TestRFC6888REQ4PerHost(t *testing.T) {
+	g := newBench(t, symmetricTo(Ports{PerHost: 3}))
+	for i := range 3 {
+		g.leaves(x, remoteAt(i))
+	}
+	g.full(x, remoteAt(3))
+	g.leaves(x2, y1)
+	g.now = g.now.Add(5 * time.Minute)
+	g.leaves(x, remoteAt(3))
+}
+
+func TestArbitraryPooling(t *testing.T) {
+	all := []netip.Addr{ours, netip.MustParseAddr("198.51.100.2")}
+	b := symmetricTo(Ports{Allocation: Preserve})
+	b.Pooling = Arbitrary
+	g := newBenchOf(t, Config{Behaviour: b, Own: [Local][]netip.Addr{Outside: all}})
+	seen := make(map[netip.Addr]bool)
+	for port := range uint16(50) {
+		seen[g.leaves(netip.AddrPortFrom(x.Addr(), 2000+port), y1).Addr()] = true
+	}
+	if len(seen) != 2 {
+		t.Errorf("a host has the addresses %v", seen)
+	}
+	for port := range uint16(50) { // where one has no such port, the other does
+		g.leaves(netip.AddrPortFrom(x2.Addr(), 2000+port), y1)
+	}
+}
+
+// Ford, Srisuresh and Kegel 2005 section 6.3: a NAT that is well-behaved until
+// two hosts use the same port.
+func TestSymmetricOnConflict(t *testing.T) {
+	g := newBench(t, Behaviour{SymmetricOnConflict: true})
+	first := g.leaves(x, y1)
+	if got := g.leaves(x, z1); got != first {
+		t.Errorf("without a conflict: %v, then %v", first, got)
+	}
+	a, b := g.leaves(x2, y1), g.leaves(x2, z1)
+	if a == b || a.Port() == 5001 && b.Port() == 5002 {
+		t.Errorf("in conflict: %v, then %v", a, b)
+	}
+	if got := g.leaves(x2, y1); got != a {
+		t.Errorf("the flow at %v moved to %v", a, got)
+	}
+	if got := g.leaves(netip.AddrPortFrom(x2.Addr(), 7000), y1); got.Port() != 7000 {
+		t.Errorf("another port: %v", got)
+	}
+	// When the first host has gone, the conflict has.
+	g.now = g.now.Add(4 * time.Minute)
+	g.leaves(x2, y1)
+	g.now = g.now.Add(2 * time.Minute)
+	if got := g.portTo(x2, z1); got != 5000 {
+		t.Errorf("port %d without a conflict", got)
+	}
+	if got := g.leaves(x2, y1); got != a {
+		t.Errorf("the flow at %v moved to %v", a, got)
+	}
+}
+
+func (b *bench) syn(src, dst netip.AddrPort, seq uint32) netip.AddrPort {
+	b.t.Helper()
+	p, v := b.pass(b.Outbound, ip.AppendTCP(nil, src, dst, 64, &ip.Segment{Flags: ip.SYN, Seq: seq}))
+	if v.Action != Forward {
+		b.t.Fatalf("SYN %v to %v: %v", src, dst, v.Reason)
+	}
+	return p.Src
+}
+
+// A mapping for each connection: also for the next one between the same
+// endpoints.
+func TestPerConnection(t *testing.T) {
+	b := symmetricTo(Ports{Allocation: Sequential})
+	b.Mapping = PerConnection
+	g := newBench(t, b)
+	first := g.syn(x, y1, 100)
+	if got := g.syn(x, y1, 100); got != first {
+		t.Errorf("the same SYN again: %v, then %v", first, got)
+	}
+	second := g.syn(x, y1, 200)
+	if second.Port() != first.Port()+1 {
+		t.Errorf("another SYN: %v, then %v", first, second)
+	}
+	if !g.tcpIn(y1, second, ip.SYN|ip.ACK) {
+		t.Error("its answer is filtered")
+	}
+	if got, ok := g.tcpOut(x, y1, ip.ACK); got != second || !ok {
+		t.Errorf("the connection went on at %v", got)
+	}
+	g.tcpOut(x, y1, ip.FIN|ip.ACK)
+	if !g.tcpIn(y1, second, ip.FIN|ip.ACK) {
+		t.Error("its FIN is filtered")
+	}
+	if got, _ := g.tcpOut(x, y1, ip.ACK); got != second {
+		t.Errorf("its last ACK left at %v", got)
+	}
+	if third := g.syn(x, y1, 200); third.Port() != second.Port()+1 {
+		t.Errorf("after the end: %v, then %v", second, third)
+	}
+	if a, b := g.leaves(x, y1), g.leaves(x, y1); a != b {
+		t.Errorf("UDP: %v, then %v", a, b)
+	}
+}

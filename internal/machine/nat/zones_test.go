@@ -1,0 +1,215 @@
+package nat
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
+
+// A host and a server in the DMZ, the latter with a public address where there
+// is translation, and the gateway's addresses.
+var (
+	d       = ep("172.16.0.1:5000")
+	server  = ep("172.16.0.9:80")
+	public  = ep("198.51.100.9:80")
+	ownIn   = ep("10.0.0.254:53")
+	ownDMZ  = ep("172.16.0.254:53")
+	ownOut  = netip.AddrPortFrom(ours, 6000)
+	gateway = [Local][]netip.Addr{Inside: {ownIn.Addr()}, Outside: {ours}, DMZ: {ownDMZ.Addr()}}
+)
+
+func newZones(t *testing.T, b Behaviour) *bench {
+	t.Helper()
+	cfg := Config{
+		Behaviour: b, Own: gateway, Rand: rand.NewPCG(1, 2),
+		Inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")},
+		DMZ:    []netip.Prefix{netip.MustParsePrefix("172.16.0.0/24")},
+	}
+	if b.Mode == Translate {
+		cfg.Static = []Static{{server.Addr(), public.Addr()}}
+	}
+	g, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bench{Gateway: g, t: t, now: time.Unix(1000, 0)}
+}
+
+// goes sends a packet from a side and says what becomes of it.
+func (b *bench) goes(from Side, pkt []byte) (src, dst netip.AddrPort, v Verdict) {
+	b.t.Helper()
+	v = b.Handle(b.now, from, pkt, Offload{})
+	var p ip.Packet
+	if err := p.Decode(pkt); err != nil || !p.ChecksumOK() {
+		b.t.Fatalf("%x: %v", pkt, err)
+	}
+	return p.Src, p.Dst, v
+}
+
+// becomes compares with what should become of a UDP packet: a zero Reason is
+// that it goes on.
+func (b *bench) becomes(from Side, src, dst netip.AddrPort, want Verdict, wantSrc, wantDst netip.AddrPort) {
+	b.t.Helper()
+	gotSrc, gotDst, v := b.goes(from, udpPacket(src, dst))
+	if v != want || v.Action == Forward && (gotSrc != wantSrc || gotDst != wantDst) {
+		b.t.Errorf("from %v, %v > %v: %+v, %v > %v; want %+v, %v > %v", from, src, dst, v, gotSrc, gotDst, want, wantSrc, wantDst)
+	}
+}
+
+func TestZonesOfATranslator(t *testing.T) {
+	g := newZones(t, Behaviour{Hairpin: HairpinExternalSource})
+	at := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(ours, a.Port()) }
+	// The inside opens to the DMZ untranslated, and not the other way.
+	g.becomes(DMZ, d, x, drop(NoMapping), d, x)
+	g.becomes(Inside, x, d, forward(DMZ), x, d)
+	g.becomes(DMZ, d, x, forward(Inside), d, x)
+	g.becomes(DMZ, server, x, drop(Filtered), server, x)
+	// What the outside may answer to, the DMZ may not use, nor the other way.
+	g.becomes(Inside, x2, y1, forward(Outside), netip.AddrPortFrom(ours, 5000), y1)
+	g.becomes(DMZ, d, x2, drop(NoMapping), d, x2)
+	g.becomes(Outside, y1, x2, drop(NoMapping), y1, x2)
+	// The DMZ is translated towards the outside; its server has an address of
+	// its own, and is reached at it.
+	g.becomes(DMZ, netip.AddrPortFrom(d.Addr(), 7000), y1, forward(Outside), netip.AddrPortFrom(ours, 7000), y1)
+	g.becomes(Outside, z1, netip.AddrPortFrom(ours, 7000), forward(DMZ), z1, netip.AddrPortFrom(d.Addr(), 7000))
+	g.becomes(Outside, y1, public, forward(DMZ), y1, server)
+	g.becomes(DMZ, server, y1, forward(Outside), public, y1)
+	g.becomes(DMZ, netip.AddrPortFrom(server.Addr(), 1234), z1, forward(Outside), netip.AddrPortFrom(public.Addr(), 1234), z1)
+	g.becomes(Outside, y1, netip.AddrPortFrom(ours, 81), drop(NoMapping), y1, server)
+	// Hairpins to the server's public address, from all sides.
+	g.becomes(Inside, netip.AddrPortFrom(x.Addr(), 7001), public, forward(DMZ), at(ep("10.0.0.1:7001")), server)
+	g.becomes(DMZ, netip.AddrPortFrom(d.Addr(), 7002), public, forward(DMZ), at(ep("10.0.0.1:7002")), server)
+	// Nobody pretends to be elsewhere.
+	g.becomes(Outside, x, public, drop(BadAddress), x, public)
+	g.becomes(DMZ, x, y1, drop(BadAddress), x, y1)
+	g.becomes(Inside, d, y1, drop(BadAddress), d, y1)
+	g.becomes(Outside, d, public, drop(BadAddress), d, public)
+}
+
+func TestZonesOfAFirewall(t *testing.T) {
+	g := newZones(t, Behaviour{Mode: Firewall, Filtering: AddressAndPortDependent, Rules: []Rule{
+		{Action: Accept, From: SidesOf(Outside), To: SidesOf(DMZ), DstPorts: []PortRange{{80, 80}}},
+	}})
+	g.becomes(Outside, y1, server, forward(DMZ), y1, server)
+	g.becomes(DMZ, server, y1, forward(Outside), server, y1)
+	g.becomes(Outside, y1, d, drop(NoMapping), y1, d)
+	g.becomes(DMZ, d, y1, forward(Outside), d, y1)
+	g.becomes(Outside, y1, d, forward(DMZ), y1, d)
+	g.becomes(Outside, y2, d, drop(Filtered), y2, d)
+	g.becomes(Inside, x, server, forward(DMZ), x, server)
+	g.becomes(DMZ, server, x, forward(Inside), server, x)
+	g.becomes(DMZ, server, x2, drop(NoMapping), server, x2)
+	g.becomes(Outside, y1, x, drop(NoMapping), y1, x)
+}
+
+// Basic NAT (RFC 2663 section 4.1.1): whatever the port, from either side.
+func TestStatic(t *testing.T) {
+	g := newZones(t, Behaviour{Filtering: AddressAndPortDependent})
+	for _, port := range []uint16{1, 80, 65535} {
+		g.becomes(Outside, y1, netip.AddrPortFrom(public.Addr(), port), forward(DMZ), y1, netip.AddrPortFrom(server.Addr(), port))
+	}
+	// Queries from outside, and their answers.
+	_, dst, v := g.goes(Outside, ip.AppendEcho(nil, y1.Addr(), public.Addr(), 64, ip.EchoRequest, 7, 1, nil))
+	if v != forward(DMZ) || dst.Addr() != server.Addr() {
+		t.Errorf("a ping: %+v to %v", v, dst)
+	}
+	src, dst, v := g.goes(DMZ, ip.AppendEcho(nil, server.Addr(), y1.Addr(), 64, ip.EchoReply, 7, 1, nil))
+	if v != forward(Outside) || src.Addr() != public.Addr() || dst.Port() != 7 {
+		t.Errorf("its answer: %+v from %v to %v", v, src, dst)
+	}
+	if _, _, v := g.goes(DMZ, ip.AppendEcho(nil, server.Addr(), y1.Addr(), 64, ip.EchoReply, 8, 1, nil)); v != drop(NoMapping) {
+		t.Errorf("an answer to no question: %+v", v)
+	}
+	// And protocols that nobody follows.
+	gre := udpPacket(y1, public)
+	gre[9] = 47
+	fixHeader(gre)
+	if _, dst, v := g.goes(Outside, gre); v != forward(DMZ) || dst.Addr() != server.Addr() {
+		t.Errorf("GRE in: %+v to %v", v, dst)
+	}
+	gre = udpPacket(server, y1)
+	gre[9] = 47
+	fixHeader(gre)
+	if src, _, v := g.goes(DMZ, gre); v != forward(Outside) || src.Addr() != public.Addr() {
+		t.Errorf("GRE out: %+v from %v", v, src)
+	}
+	gre = udpPacket(d, y1)
+	gre[9] = 47
+	fixHeader(gre)
+	if _, _, v := g.goes(DMZ, gre); v != drop(Unsupported) {
+		t.Errorf("GRE of another: %+v", v)
+	}
+	in, out := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("198.51.100.9")
+	for _, bad := range [][]Static{{{out, in}}, {{in, out}, {in, ours}}, {{in, out}, {netip.MustParseAddr("10.0.0.2"), out}}, {{x6.Addr(), y6.Addr()}}} {
+		cfg := Config{Rand: rand.NewPCG(1, 1), Static: bad, Inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%v was taken", bad)
+		}
+	}
+}
+
+// fixHeader computes the header checksum of an IPv4 packet without options.
+func fixHeader(b []byte) {
+	b[10], b[11] = 0, 0
+	sum := uint32(0)
+	for i := 0; i < 20; i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	b[10], b[11] = ^byte(sum>>8), ^byte(sum)
+}
+
+// The gateway's own stack.
+func TestLocal(t *testing.T) {
+	g := newZones(t, Behaviour{Filtering: AddressAndPortDependent})
+	g.becomes(Inside, x, ownIn, forward(Local), x, ownIn)
+	g.becomes(Local, ownIn, x, forward(Inside), ownIn, x)
+	g.becomes(DMZ, d, ownDMZ, forward(Local), d, ownDMZ)
+	g.becomes(Local, ownDMZ, d, forward(DMZ), ownDMZ, d)
+	g.becomes(Inside, x, ownDMZ, drop(BadAddress), x, ownDMZ)
+	g.becomes(DMZ, d, ownIn, drop(BadAddress), d, ownIn)
+	g.becomes(Outside, y1, ownIn, drop(BadAddress), y1, ownIn)
+	// To the outside it has mappings like others, and ports that others have
+	// are not its own.
+	g.becomes(Outside, y1, ownOut, drop(NoMapping), y1, ownOut)
+	g.becomes(Local, ownOut, y1, forward(Outside), ownOut, y1)
+	g.becomes(Outside, y1, ownOut, forward(Local), y1, ownOut)
+	g.becomes(Outside, y2, ownOut, drop(Filtered), y2, ownOut)
+	g.becomes(Inside, netip.AddrPortFrom(x.Addr(), 6000), y1, forward(Outside), netip.AddrPortFrom(ours, 6001), y1)
+	g.becomes(Local, netip.AddrPortFrom(ours, 6001), y1, forward(Outside), netip.AddrPortFrom(ours, 6002), y1)
+	g.becomes(Outside, y1, netip.AddrPortFrom(ours, 6002), forward(Local), y1, netip.AddrPortFrom(ours, 6001))
+	g.becomes(Local, x, y1, drop(BadAddress), x, y1)
+	g.becomes(Local, ownIn, y1, drop(BadAddress), ownIn, y1)
+
+	g = newZones(t, Behaviour{Rules: []Rule{{Action: Discard, To: SidesOf(Local)}}})
+	g.becomes(Inside, x, ownIn, drop(Ruled), x, ownIn)
+}
+
+// A new lease: what was mapped to the old address is gone.
+func TestSetOwn(t *testing.T) {
+	other := netip.MustParseAddr("198.51.100.77")
+	g := newZones(t, Behaviour{Ports: Ports{HoldDown: time.Minute}})
+	g.becomes(Inside, x, y1, forward(Outside), netip.AddrPortFrom(ours, 5000), y1)
+	g.becomes(Outside, y1, public, forward(DMZ), y1, server)
+	if err := g.SetOwn(g.now, Outside, []netip.Addr{other}); err != nil {
+		t.Fatal(err)
+	}
+	g.becomes(Outside, y1, netip.AddrPortFrom(ours, 5000), drop(NoMapping), y1, x)
+	g.becomes(Outside, y1, public, forward(DMZ), y1, server)
+	g.becomes(Inside, x, y1, forward(Outside), netip.AddrPortFrom(other, 5000), y1)
+	if err := g.SetOwn(g.now, Outside, nil); err != nil {
+		t.Fatal(err)
+	}
+	g.becomes(Inside, x, y1, drop(TableFull), x, y1)
+	if err := g.SetOwn(g.now, Outside, []netip.Addr{ours}); err != nil {
+		t.Fatal(err)
+	}
+	g.becomes(Inside, x2, y1, forward(Outside), netip.AddrPortFrom(ours, 5000), y1)
+	if err := g.SetOwn(g.now, Local, nil); err == nil {
+		t.Error("the gateway has addresses on no side")
+	}
+}
