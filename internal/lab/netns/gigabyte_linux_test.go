@@ -1,19 +1,22 @@
-package e2e
+package netns
 
 import (
 	"bufio"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"math/big"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
@@ -25,7 +28,7 @@ const gigabyte = 1_000_000_000
 // and a tenth of that the other way at the same time. What was sent and what
 // came has the same hash.
 func TestGigabyteThroughEveryPreset(t *testing.T) {
-	netns.Need(t)
+	Need(t)
 	for _, p := range nat.Presets() {
 		t.Run(p.Name, func(t *testing.T) { gigabyteThrough(t, p) })
 	}
@@ -36,11 +39,11 @@ func gigabyteThrough(t *testing.T, p nat.Preset) {
 	port := func(network, addr string) scenario.Port {
 		return scenario.Port{Network: network, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}}
 	}
-	lab, err := netns.New(scenario.Topology{
+	lab, err := New(scenario.Topology{
 		Hosts: []scenario.Host{{Name: "a", Port: port("home", "10.1.0.2/24")}, {Name: "s", Port: port(scenario.Internet, "198.51.100.1/24")}},
 		Gateways: []scenario.Gateway{{Name: "g", NAT: p.Behaviour, Proxy: scenario.Proxy{HTTP: gate.Port()},
 			Inside: port("home", "10.1.0.1/24"), Outside: port(scenario.Internet, "198.51.100.11/24")}},
-	}, netns.Options{})
+	}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,25 +52,49 @@ func gigabyteThrough(t *testing.T, p nat.Preset) {
 			t.Error(err)
 		}
 	}()
-	inside, outside := joined(t, lab, p, gate, netip.MustParseAddrPort("198.51.100.1:443"))
+	inside, outside := throughGateway(t, lab, p, gate, netip.MustParseAddrPort("198.51.100.1:443"))
 	defer inside.Close()
 	defer outside.Close()
 
 	begun := time.Now()
-	down, up := hashOf(inside), hashOf(outside)
-	sentDown, sentUp := feed(half{outside}, 1, gigabyte), feed(half{inside}, 2, gigabyte/10)
-	for _, way := range []struct {
-		what      string
-		sent, got <-chan digest
-		want      int64
-	}{{"in", sentDown, down, gigabyte}, {"out", sentUp, up, gigabyte / 10}} {
-		sent, got := <-way.sent, <-way.got
-		if sent.err != nil || got.err != nil || got.bytes != way.want || sent.sum != got.sum {
-			t.Errorf("%s: sent %d bytes %s (%v), received %d bytes %s (%v)", way.what,
-				sent.bytes, sent.sum, sent.err, got.bytes, got.sum, got.err)
-		}
+	var ends sync.WaitGroup
+	var sums [4]string // sent to the inside and received there, and the other way
+	for i, end := range []func(h io.Writer) (int64, error){
+		func(h io.Writer) (int64, error) { return send(outside, h, 1, gigabyte) },
+		func(h io.Writer) (int64, error) { return io.Copy(h, inside) },
+		func(h io.Writer) (int64, error) { return send(inside, h, 2, gigabyte/10) },
+		func(h io.Writer) (int64, error) { return io.Copy(h, outside) },
+	} {
+		ends.Go(func() {
+			h := sha256.New()
+			n, err := end(h)
+			if err != nil {
+				t.Errorf("%s after %d bytes: %v", [...]string{"sent to the inside", "received there", "sent to the outside", "received there"}[i], n, err)
+			}
+			sums[i] = fmt.Sprintf("%d bytes %x", n, h.Sum(nil))
+		})
+	}
+	ends.Wait()
+	if sums[0] != sums[1] || sums[2] != sums[3] {
+		t.Errorf("sent %s and received %s; the other way %s and %s", sums[0], sums[1], sums[2], sums[3])
 	}
 	t.Logf("1.1 GB in %v, hashes included", time.Since(begun).Round(time.Millisecond))
+}
+
+// send sends n random bytes, and their end.
+func send(c conn, h io.Writer, seed byte, n int64) (int64, error) {
+	from := rand.NewChaCha8([32]byte{seed})
+	buf := make([]byte, 256<<10)
+	for done := int64(0); done < n; {
+		b := buf[:min(int64(len(buf)), n-done)]
+		from.Read(b)
+		h.Write(b)
+		k, err := c.Write(b)
+		if done += int64(k); err != nil {
+			return done, err
+		}
+	}
+	return n, c.CloseWrite()
 }
 
 // conn is what TCP and TLS connections have in common.
@@ -76,14 +103,9 @@ type conn interface {
 	CloseWrite() error
 }
 
-// half closes one direction of a connection.
-type half struct{ conn }
-
-func (h half) Close() error { return h.CloseWrite() }
-
-// joined is a connection from host a to host s: through the gateway's proxy
+// throughGateway is a connection from host a to host s: through the gateway's proxy
 // where nothing else gets out, and TLS where the content is looked at.
-func joined(t *testing.T, lab *netns.Lab, p nat.Preset, gate, server netip.AddrPort) (inside, outside conn) {
+func throughGateway(t *testing.T, lab *Lab, p nat.Preset, gate, server netip.AddrPort) (inside, outside conn) {
 	t.Helper()
 	fatal := func(err error) {
 		t.Helper()
@@ -106,7 +128,7 @@ func joined(t *testing.T, lab *netns.Lab, p nat.Preset, gate, server netip.AddrP
 		c, err = net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(to))
 		return err
 	}))
-	deadline := time.Now().Add(transferLimit)
+	deadline := time.Now().Add(3 * time.Minute)
 	fatal(c.SetDeadline(deadline))
 	if to == gate {
 		fmt.Fprintf(c, "CONNECT %v HTTP/1.1\r\nHost: %v\r\n\r\n", server, server)
