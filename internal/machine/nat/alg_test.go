@@ -185,6 +185,38 @@ func TestALGWithOffload(t *testing.T) {
 	}
 }
 
+// A large TCP packet stays one unless its length changes.
+func TestALGWithSegments(t *testing.T) {
+	for _, c := range []struct {
+		text, want string
+		pieces     int // from Poll
+	}{{"10.0.0.1", "198.51.100.1", 4}, {"\x0a\x00\x00\x01", "\xc6\x33\x64\x01", 0}, {"10.0.0.2", "10.0.0.2", 0}} {
+		w := newWire(t, meddles)
+		w.steps(open(0, 0)...)
+		payload := append([]byte(c.text), bytesOf(3500)...)
+		pkt := ip.AppendTCP(nil, x, y1, 64, &ip.Segment{Seq: 1001, Ack: 5001, Flags: ack, Payload: payload})
+		v := w.Handle(w.now, Inside, pkt, Offload{Segment: 1000})
+		var got []byte
+		pieces := 0
+		for o, ok := w.Poll(); ok; o, ok = w.Poll() {
+			var p ip.Packet
+			if err := p.Decode(o.Packet); err != nil || !p.ChecksumOK() || p.Seq() != 1001+uint32(len(got)) {
+				t.Fatalf("%q: piece at %d: %v", c.text, len(got), err)
+			}
+			got = append(got, p.Payload()...)
+			pieces++
+		}
+		if pieces == 0 {
+			var p ip.Packet
+			p.Decode(pkt)
+			got = p.Payload()
+		}
+		if pieces != c.pieces || (v.Action == Forward) != (c.pieces == 0) || string(got) != c.want+string(bytesOf(3500)) {
+			t.Errorf("%q: %+v, %d pieces, %d bytes that begin %q", c.text, v, pieces, len(got), got[:20])
+		}
+	}
+}
+
 // A hairpinned packet is changed on the way out and on the way in.
 func TestALGHairpin(t *testing.T) {
 	g := newBench(t, Behaviour{Hairpin: HairpinExternalSource, ALG: true})

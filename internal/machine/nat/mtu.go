@@ -43,10 +43,14 @@ func (g *Gateway) fit(from, to Side, p *ip.Packet) Reason {
 	}
 	switch {
 	case n <= mtu || to == Local:
-		if !g.replaced {
+		switch {
+		case !g.replaced:
 			return None
+		case g.offload.Segment > 0 && len(p.Data) > mtu:
+			g.emitSegments(to, mtu, p)
+		default:
+			g.emit(to, bytes.Clone(p.Data))
 		}
-		g.emit(to, bytes.Clone(p.Data))
 	case !p.MayCut():
 		g.tooBig(from, mtu, p)
 		return TooBig
@@ -54,19 +58,24 @@ func (g *Gateway) fit(from, to Side, p *ip.Packet) Reason {
 		p.FinishChecksum()
 		g.emitParts(to, mtu, p)
 	default:
-		for next := 0; ; {
-			var segment []byte
-			segment, next = p.AppendSegment(nil, g.offload.Segment, next)
-			var s ip.Packet
-			if s.Decode(segment) == nil {
-				g.emitParts(to, mtu, &s)
-			}
-			if next == 0 {
-				break
-			}
-		}
+		g.emitSegments(to, mtu, p)
 	}
 	return Kept
+}
+
+// emitSegments emits what a device would have cut a large packet into.
+func (g *Gateway) emitSegments(to Side, mtu int, p *ip.Packet) {
+	for next := 0; ; {
+		var segment []byte
+		segment, next = p.AppendSegment(nil, g.offload.Segment, next)
+		var s ip.Packet
+		if s.Decode(segment) == nil {
+			g.emitParts(to, mtu, &s)
+		}
+		if next == 0 {
+			return
+		}
+	}
 }
 
 func (g *Gateway) emitParts(to Side, mtu int, p *ip.Packet) {
@@ -88,12 +97,14 @@ func (g *Gateway) tooBig(from Side, mtu int, p *ip.Packet) {
 	g.say(from, ip.AppendTooBig(nil, g.speaker(from, p), mtu, p.Data))
 }
 
-// handleSegments cuts a large packet before anything else is done: text of
-// another length may come into each.
+// handleSegments cuts a large UDP packet before anything else is done: text of
+// another length may come into each datagram.
 func (g *Gateway) handleSegments(from Side, pkt []byte, off Offload) Verdict {
 	var whole ip.Packet
-	if whole.Decode(pkt) != nil || whole.Proto != ip.UDP && whole.Proto != ip.TCP || whole.Fragment {
-		return g.count(from, g.handle(from, pkt, off))
+	if whole.Decode(pkt) != nil || whole.Proto != ip.UDP || whole.Fragment {
+		v := g.handle(from, pkt, off)
+		g.release(from)
+		return g.count(from, v)
 	}
 	for next := 0; ; {
 		var segment []byte
