@@ -42,8 +42,8 @@ func (w *wire) carry(p *wirePort, now int64, v *view) {
 		p.flow, p.count = flow, n.flow(flow)
 	}
 	packets, size := v.onWire()
-	p.count.add(packets, size)
-	p.sent.add(packets, size)
+	p.count.Add(packets, size)
+	p.sent.Add(packets, size)
 	hw := etherDst(v.buf)
 	var to *wirePort
 	group := isGroup(hw) || isEveryone(v.dst)
@@ -144,7 +144,7 @@ func (w *wire) hold(at int64, buf []byte, q transit) {
 // arrive hands a packet to whom it is for.
 func (w *wire) arrive(q transit, now int64, buf []byte) {
 	p := q.to
-	p.received.add(q.n, q.size)
+	p.received.Add(q.n, q.size)
 	switch {
 	case p.gateway != nil:
 		w.handle(p.gateway, p.side, now, buf)
@@ -174,7 +174,7 @@ func (w *wire) expire(p *wirePort, now int64, v *view) {
 	q := transit{to: p, count: p.network.flow(Flow{p.network.name, icmp.src, icmp.dst, icmp.proto})}
 	q.n, q.size = icmp.onWire()
 	q.large = q.size
-	q.count.add(q.n, q.size)
+	q.count.Add(q.n, q.size)
 	out, times := p.up.admit(now, q.size, q.size, w.rng)
 	if times == 0 {
 		q.drop()
@@ -184,20 +184,10 @@ func (w *wire) expire(p *wirePort, now int64, v *view) {
 	}
 }
 
-func (c *Count) add(packets, bytes int) {
-	c.Packets += uint64(packets)
-	c.Bytes += uint64(bytes)
-}
-
-func (c *Count) drop(packets, bytes int) {
-	c.DroppedPackets += uint64(packets)
-	c.DroppedBytes += uint64(bytes)
-}
-
 // drop counts what a port has sent in vain.
 func (p *wirePort) drop(flow *Count, packets, bytes int) {
-	flow.drop(packets, bytes)
-	p.sent.drop(packets, bytes)
+	flow.Drop(packets, bytes)
+	p.sent.Drop(packets, bytes)
 }
 
 func (w *wire) isCut(f Flow) bool {
@@ -205,13 +195,13 @@ func (w *wire) isCut(f Flow) bool {
 		if c.Protocol != AnyProtocol && c.Protocol != f.Protocol {
 			continue
 		}
-		if c.joins(f.Src, f.Dst) || c.joins(f.Dst, f.Src) {
+		if joins(c, f.Src, f.Dst) || joins(c, f.Dst, f.Src) {
 			return true
 		}
 	}
 	return false
 }
 
-func (c CutStatus) joins(a, b netip.Addr) bool {
+func joins(c CutStatus, a, b netip.Addr) bool {
 	return (!c.A.IsValid() || c.A == a) && (!c.B.IsValid() || c.B == b)
 }

@@ -29,7 +29,7 @@ func (l *Lab) SetLink(name string, link scenario.Link) error {
 // sees it. An invalid address is any.
 func (l *Lab) Cut(a, b netip.Addr, p Protocol) error {
 	return l.onWire(func(w *wire) error {
-		w.cuts = append(w.cuts, CutStatus{a, b, p})
+		w.cuts = append(w.cuts, CutStatus{A: a, B: b, Protocol: p})
 		return nil
 	})
 }
@@ -38,7 +38,7 @@ func (l *Lab) Cut(a, b netip.Addr, p Protocol) error {
 func (l *Lab) Restore(a, b netip.Addr, p Protocol) error {
 	return l.onWire(func(w *wire) error {
 		for i, c := range w.cuts {
-			if c == (CutStatus{a, b, p}) {
+			if c == (CutStatus{A: a, B: b, Protocol: p}) {
 				w.cuts = append(w.cuts[:i], w.cuts[i+1:]...)
 				return nil
 			}

@@ -38,6 +38,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
 // Interfaces inside the namespaces: a host's only one, and a gateway's.
@@ -83,14 +85,14 @@ type Options struct {
 }
 
 // Protocol is an IP protocol number; zero is all of them.
-type Protocol uint8
+type Protocol = snapshot.Protocol
 
 const (
-	AnyProtocol Protocol = 0
-	ICMP        Protocol = 1
-	TCP         Protocol = 6
-	UDP         Protocol = 17
-	ICMPv6      Protocol = 58
+	AnyProtocol = snapshot.AnyProtocol
+	ICMP        = snapshot.ICMP
+	TCP         = snapshot.TCP
+	UDP         = snapshot.UDP
+	ICMPv6      = snapshot.ICMPv6
 )
 
 // Flow is one direction of traffic on one network. In a query, a zero field
@@ -99,13 +101,6 @@ type Flow struct {
 	Network  string
 	Src, Dst netip.Addr
 	Protocol Protocol
-}
-
-// Count is what a network was given to carry, and what of it did not arrive:
-// lost, cut, too large, without a route, or too much for the rate.
-type Count struct {
-	Packets, Bytes               uint64
-	DroppedPackets, DroppedBytes uint64
 }
 
 // Counters has one entry per flow that the networks have seen.

@@ -31,9 +31,9 @@ type transit struct {
 
 // drop counts what does not arrive.
 func (t *transit) drop() {
-	t.count.drop(t.n, t.size)
+	t.count.Drop(t.n, t.size)
 	if t.from != nil {
-		t.from.sent.drop(t.n, t.size)
+		t.from.sent.Drop(t.n, t.size)
 	}
 }
 

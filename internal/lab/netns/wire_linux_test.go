@@ -63,7 +63,7 @@ func testCounters(t *testing.T, opt Options) {
 		{Flow{scenario.Internet, ip(gaOut), ip(sAddr), UDP}, Count{Packets: 10, Bytes: 1000}},
 		{Flow{scenario.Internet, ip(sAddr), ip(gaOut), UDP}, Count{Packets: 2, Bytes: 65}},
 		{Flow{Src: ip(sAddr)}, Count{Packets: 4, Bytes: 130}}, // on two networks
-		{Flow{scenario.Internet, ip(gaOut), netip.MustParseAddr("198.51.100.1"), UDP}, Count{1, 34, 1, 34}},
+		{Flow{scenario.Internet, ip(gaOut), netip.MustParseAddr("198.51.100.1"), UDP}, Count{Packets: 1, Bytes: 34, DroppedPackets: 1, DroppedBytes: 34}},
 		{Flow{Network: "lan-b", Protocol: UDP}, Count{}},
 	} {
 		if got := c.Sum(tt.flow); got != tt.want {
