@@ -138,7 +138,7 @@ func start(ts *testscript.TestScript, name, in string, args []string) *process {
 func environment(ts *testscript.TestScript) []string {
 	var env []string
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "TMP", "SYSTEMROOT", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR",
-		"BODKIN_SERVER", "BODKIN_KEY", "BODKIN_RELAY_ONLY", "A", "B", "C", "GOCOVERDIR"} {
+		"BODKIN_SERVER", "BODKIN_KEY", "BODKIN_RELAY_ONLY", "A", "B", "C", "GOCOVERDIR", "GORACE"} {
 		if v := ts.Getenv(name); v != "" {
 			env = append(env, name+"="+v)
 		}

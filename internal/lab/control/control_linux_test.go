@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // of holders: not a second's wait at their end
 	goleak.VerifyTestMain(m)
 }
 

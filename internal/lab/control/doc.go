@@ -22,6 +22,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -79,7 +80,8 @@ func asError(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	return &Error{Code: Failed, Message: err.Error()}
+	// Which package says so is of no use to who reads it.
+	return &Error{Code: Failed, Message: strings.ReplaceAll(err.Error(), "netns: ", "")}
 }
 
 // MaxTopology is the size of a file that Start takes, and MaxName that of a name.

@@ -100,7 +100,7 @@ func startHolder(ctx context.Context, d *dir, lock *os.File, spec Spec) (*Starte
 
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	var a started
-	err = writeLine(conn, start{spec.Name, spec.File, spec.Text, spec.Verbs, spec.Tied})
+	err = writeLine(conn, start(spec))
 	if err == nil {
 		_, err = readLine(conn, maxRequest, &a, 0)
 	}
