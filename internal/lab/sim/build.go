@@ -15,6 +15,7 @@ func (n *Network) build(t scenario.Topology) error {
 	if err := scenario.Check(t); err != nil {
 		return err
 	}
+	n.topology = t
 	n.segment(scenario.Internet)
 	for _, g := range t.Gateways { // the ways out say which prefixes a network has
 		n.addGateway(g)
@@ -48,7 +49,7 @@ func (n *Network) build(t scenario.Topology) error {
 func (n *Network) segment(name string) *segment {
 	s := n.segments[name]
 	if s == nil {
-		s = &segment{n: n, name: name, claims: make(map[netip.Addr][]*port), counts: make(map[pair]*Count)}
+		s = &segment{n: n, name: name, claims: make(map[netip.Addr][]*port), lengths: make(map[netip.Addr]int), counts: make(map[pair]*Count)}
 		n.segments[name] = s
 		if name == scenario.Internet {
 			s.hops = max(0, cmp.Or(n.opt.Hops, 1))
@@ -64,6 +65,7 @@ func (n *Network) attach(name string, sp scenario.Port) *port {
 	var addrs []netip.Addr
 	for _, prefix := range sp.Addrs {
 		addrs = append(addrs, prefix.Addr())
+		s.lengths[prefix.Addr()] = prefix.Bits()
 		if s.name != scenario.Internet {
 			s.addPrefix(prefix.Masked())
 		}
@@ -85,6 +87,7 @@ func (s *segment) admit(prefixes []netip.Prefix) (addrs []netip.Addr, err error)
 			return nil, fmt.Errorf("%v is not in %v, which network %q is", prefix, s.onLink, s.name)
 		}
 		addrs = append(addrs, a)
+		s.lengths[a] = prefix.Bits()
 	}
 	return addrs, nil
 }

@@ -118,8 +118,8 @@ func (n *Network) run(now int64) {
 // buffer holds one packet. Whoever has it last gives it back.
 type buffer struct {
 	b    []byte
-	link router.MAC // of the port that has put it on its network
-	on   *segment   // that network
+	from *port    // that has put it on its network; nil: nobody's, or not there yet
+	on   *segment // that network
 }
 
 func (n *Network) take() *buffer {
@@ -134,8 +134,16 @@ func (n *Network) take() *buffer {
 // duplicate is another buffer with the same packet.
 func (n *Network) duplicate(pkt *buffer) *buffer {
 	again := n.take()
-	again.b, again.link, again.on = append(again.b, pkt.b...), pkt.link, pkt.on
+	again.b, again.from, again.on = append(again.b, pkt.b...), pkt.from, pkt.on
 	return again
+}
+
+// link is the hardware address of who has sent it last.
+func (b *buffer) link() (mac router.MAC) {
+	if b.from != nil {
+		mac = b.from.mac
+	}
+	return mac
 }
 
 func (n *Network) give(pkt *buffer) {

@@ -127,7 +127,7 @@ func (h *Host) reassemble(pkt *buffer) *buffer {
 		return nil
 	}
 	whole := h.n.take()
-	whole.link, whole.on = pkt.link, pkt.on
+	whole.from, whole.on = pkt.from, pkt.on
 	whole.b = append(whole.b, p.header...)
 	for _, part := range p.parts {
 		whole.b = append(whole.b, part.data...)

@@ -119,7 +119,7 @@ func (g *Gateway) receive(p *port, pkt *buffer) {
 // handle lets the router decide about a packet; p is for the trace.
 func (g *Gateway) handle(from nat.Side, p *port, pkt *buffer) {
 	n := g.n
-	v := g.router.Handle(n.time(), from, pkt.link, pkt.b, nat.Offload{})
+	v := g.router.Handle(n.time(), from, pkt.link(), pkt.b, nat.Offload{})
 	switch {
 	case v.Action == nat.Forward:
 		g.forward(v.To, p, pkt)

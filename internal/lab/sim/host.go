@@ -148,9 +148,19 @@ func (h *Host) outputAny(pkt *buffer) {
 // loopback is the way from a host to itself.
 type loopback struct{ h *Host }
 
-func (l loopback) fire(pkt *buffer) { l.h.receive(l.h.port, pkt) }
+func (l loopback) fire(pkt *buffer) { l.h.take(l.h.port, pkt) }
 
+// receive: a packet has come from the network. One from an address of our own
+// cannot be (Linux calls it martian).
 func (h *Host) receive(from *port, pkt *buffer) {
+	if src, _ := addresses(pkt.b); h.isMine(src) {
+		h.n.drop(from, pkt, "from an address of our own")
+		return
+	}
+	h.take(from, pkt)
+}
+
+func (h *Host) take(from *port, pkt *buffer) {
 	p := &h.packet
 	if p.Decode(pkt.b) != nil || !p.ChecksumOK() {
 		h.n.drop(from, pkt, "damaged")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
@@ -344,5 +345,36 @@ func TestDeterminism(t *testing.T) {
 	}
 	if first, second := run(), run(); !slices.Equal(first, second) || len(first) < 300 {
 		t.Errorf("two runs of %d and %d steps differ", len(first), len(second))
+	}
+}
+
+// Nobody on the own network has the address: after three seconds of asking for
+// him the dial fails.
+func TestNoNeighbour(t *testing.T) {
+	inBubble(t, behind(fullCone, fullCone), func(t *testing.T, n *Network) {
+		for _, to := range []string{"10.0.0.77:80", "[2001:db8:a::77]:80"} {
+			start := time.Now()
+			_, err := n.Host("a").DialTCP(context.Background(), 0, end(to))
+			if !errors.Is(err, syscall.EHOSTUNREACH) || time.Since(start) != 3*time.Second {
+				t.Errorf("%s: %v after %v", to, err, time.Since(start))
+			}
+		}
+	})
+}
+
+// A packet from the network that claims to come from the host itself is
+// dropped: that is what a hairpin with the internal source looks like to who
+// sends to himself.
+func TestMartian(t *testing.T) {
+	for hairpin, from := range map[nat.Hairpin]string{nat.HairpinInternalSource: "", nat.HairpinExternalSource: "198.51.100.1:7"} {
+		inBubble(t, home(nat.Behaviour{Hairpin: hairpin}), func(t *testing.T, n *Network) {
+			a, s := listenUDP(t, n.Host("a"), 7), listenUDP(t, n.Host("s"), 1)
+			send(t, a, "192.0.2.1:1", "")
+			expect(t, s, "", "198.51.100.1:7")
+			send(t, a, "198.51.100.1:7", "to myself")
+			if _, got := receive(t, a); got != from {
+				t.Errorf("hairpin %v: from %q, want %q", hairpin, got, from)
+			}
+		})
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
 // outlet attaches an ordinary host: one port, with an address by DHCP if it is
@@ -120,3 +122,20 @@ func (o *outlet) drain() {
 func (o *outlet) addresses() []netip.Addr          { return o.p.addrs }
 func (o *outlet) source(dst netip.Addr) netip.Addr { return o.p.addr(dst.Is4()) }
 func (o *outlet) mtu(netip.Addr) int               { return o.p.mtu() }
+
+// neighbourTime is how long Linux asks for a neighbour: three times a second
+// apart.
+const neighbourTime = 3 * time.Second
+
+// noNeighbour tells the host, after that, that nobody on its network has the
+// address that it has sent to.
+func (o *outlet) noNeighbour(pkt *buffer) {
+	n := o.h.n
+	src, _ := addresses(pkt.b)
+	answer := n.take()
+	if answer.b = ip.AppendError(answer.b, src, ip.HostUnreachable, pkt.b); len(answer.b) == 0 {
+		n.give(answer)
+		return
+	}
+	n.schedule(n.now+int64(neighbourTime), loopback{o.h}, answer)
+}

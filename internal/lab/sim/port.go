@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
 
@@ -33,6 +34,8 @@ type port struct {
 	addrs   []netip.Addr
 	link    scenario.Link
 	out, in lane
+
+	sent, received snapshot.Count
 }
 
 // lane is one direction of a port's link.
@@ -95,12 +98,13 @@ func (p *port) addr(v4 bool) netip.Addr {
 // send puts a packet on the network.
 func (p *port) send(pkt *buffer) {
 	n, s := p.n, p.segment
-	pkt.link, pkt.on = p.mac, s
+	pkt.from, pkt.on = p, s
+	p.sent.Add(1, len(pkt.b))
 	src, dst := addresses(pkt.b)
 	s.count(src, dst, len(pkt.b))
 	n.trace(Sent, p, pkt.b, "")
 	if n.cut(s.name, pkt.b, src, dst) {
-		n.drop(p, pkt, "cut")
+		n.lose(p, pkt, "cut")
 		return
 	}
 	if s.forAll(dst) {
@@ -109,7 +113,10 @@ func (p *port) send(pkt *buffer) {
 	}
 	to := s.next(dst)
 	if to == nil || to == p {
-		n.drop(p, pkt, "no route")
+		if o, ok := p.node.(*outlet); ok && to == nil && len(s.onLink) > 0 {
+			o.noNeighbour(pkt)
+		}
+		n.lose(p, pkt, "no route")
 		return
 	}
 	if s.hops > 0 {
@@ -135,7 +142,7 @@ func (p *port) carryOnce(to *port, pkt *buffer) {
 	delay, why := p.out.pass(len(pkt.b))
 	switch {
 	case why != "":
-		p.n.drop(p, pkt, why)
+		p.n.lose(p, pkt, why)
 	case to.link.Rate > 0: // whose turn it is there is known on arrival only
 		p.n.schedule(p.n.now+delay, &to.in, pkt)
 	default:
@@ -156,9 +163,11 @@ func (l *lane) arrive(pkt *buffer, after int64) {
 
 func (l *lane) arriveOnce(pkt *buffer, after int64) {
 	n := l.p.n
+	l.p.received.Add(1, len(pkt.b))
 	delay, why := l.pass(len(pkt.b))
 	if why != "" {
-		n.drop(l.p, pkt, why)
+		l.p.received.Drop(1, len(pkt.b))
+		n.lose(l.p, pkt, why)
 		return
 	}
 	n.schedule(n.now+after+delay, l.p, pkt)
@@ -167,7 +176,7 @@ func (l *lane) arriveOnce(pkt *buffer, after int64) {
 // fire: a packet has arrived, if the port is still where it was sent to.
 func (p *port) fire(pkt *buffer) {
 	if pkt.on != p.segment {
-		p.n.drop(p, pkt, "moved away")
+		p.n.lose(p, pkt, "moved away")
 		return
 	}
 	p.node.receive(p, pkt)
@@ -202,6 +211,14 @@ func (l *lane) pass(size int) (delay int64, lost string) {
 		delay += l.rnd.Int64N(int64(link.Jitter) + 1)
 	}
 	return delay, ""
+}
+
+// lose drops a packet that is on its way, and counts it for its sender.
+func (n *Network) lose(p *port, pkt *buffer, why string) {
+	if pkt.from != nil {
+		pkt.from.sent.Drop(1, len(pkt.b))
+	}
+	n.drop(p, pkt, why)
 }
 
 func (n *Network) drop(p *port, pkt *buffer, why string) {

@@ -19,6 +19,7 @@ type segment struct {
 	gateway  *port // the default route; nil on the internet
 	hops     int   // routers that a packet crosses
 	counts   map[pair]*Count
+	lengths  map[netip.Addr]int // of the prefixes that addresses were given with
 }
 
 type route struct {
@@ -93,7 +94,7 @@ func lastOf(p netip.Prefix) netip.Addr {
 // flood gives a packet to everyone else. The internet carries none of that.
 func (s *segment) flood(from *port, pkt *buffer) {
 	if len(s.onLink) == 0 {
-		s.n.drop(from, pkt, "broadcast on the internet")
+		s.n.lose(from, pkt, "broadcast on the internet")
 		return
 	}
 	for _, to := range s.ports {
@@ -124,7 +125,7 @@ func (s *segment) expired(from *port, pkt *buffer) {
 			s.n.schedule(s.n.now+delay, &from.in, answer)
 		}
 	}
-	s.n.drop(from, pkt, "TTL expired")
+	s.n.lose(from, pkt, "TTL expired")
 }
 
 func ttl(b []byte) uint8 {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
 // Options are what a topology does not say.
@@ -38,6 +39,7 @@ type Network struct {
 	now   int64 // since epoch
 	opt   Options
 
+	topology scenario.Topology
 	events   events
 	seq      uint64
 	happened uint64 // events so far
@@ -126,11 +128,7 @@ func hash(name string) uint64 {
 }
 
 // Event is something that happened, in words.
-type Event struct {
-	Time time.Time
-	Name string // of the host or gateway
-	Text string
-}
+type Event = snapshot.Event
 
 const mostEvents = 1000
 
@@ -139,7 +137,7 @@ func (n *Network) note(name, text string) {
 	if len(n.told) == mostEvents {
 		n.told = append(n.told[:0], n.told[mostEvents/2:]...)
 	}
-	n.told = append(n.told, Event{n.time(), name, text})
+	n.told = append(n.told, Event{Time: n.time(), Name: name, Text: text})
 }
 
 // Events are the last ones, oldest first: leases, conflicts, what gateways have
