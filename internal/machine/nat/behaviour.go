@@ -129,7 +129,8 @@ type Behaviour struct {
 	Untranslated []Remotes `yaml:"untranslated"`
 	// SymmetricOnConflict makes a host's mappings address-and-port-dependent,
 	// with random ports, where another host already holds the same internal
-	// port.
+	// port with mappings that are not of this kind. Without Overload, since
+	// ports that are shared are in no conflict.
 	SymmetricOnConflict bool `yaml:"symmetric-on-conflict"`
 
 	Timers      Timers      `yaml:"timers"`
@@ -166,14 +167,18 @@ type Ports struct {
 	// Delta is the step of Sequential; zero is 1.
 	Delta int `yaml:"delta"`
 	// First and Last bound the ports that are not preserved; zero is 1024 and
-	// 65535. Ports below 1024 are preserved at most.
+	// 65535. Where ports are preserved, internal ones below 1024 that are taken
+	// become others below 1024 (RFC 4787 REQ-3a); no other gets one of these.
 	First uint16 `yaml:"first"`
 	Last  uint16 `yaml:"last"`
 	// Block gives each internal address a block of so many ports of its own,
-	// at random (RFC 6888 section 5); zero gives none.
+	// at random, and so one external address (RFC 6888 section 5); zero gives
+	// none.
 	Block int `yaml:"block"`
 	// Overload lets two mappings share an external port as long as their
-	// remote endpoints differ (RFC 4787 section 4.2.1).
+	// remote endpoints differ (RFC 4787 section 4.2.1). It is for mappings that
+	// depend on remotes, with filtering that depends on as much; the mappings
+	// of a protocol that do not keep their ports to themselves.
 	Overload bool `yaml:"overload"`
 	// Parity maps even ports to even ports (RFC 4787 REQ-4).
 	Parity bool `yaml:"parity"`
@@ -197,7 +202,8 @@ type Timers struct {
 	// packet came in for; zero is as UDP.
 	UDPUnanswered time.Duration `yaml:"udp-unanswered"`
 	// PerSession times each remote of a UDP mapping alone. Without it any
-	// packet of the mapping keeps all of them.
+	// packet of the mapping keeps all of them. Where there are Rules, remotes
+	// are always timed alone, and so are those of explicit mappings.
 	PerSession  bool          `yaml:"per-session"`
 	ICMP        time.Duration `yaml:"icmp"`        // 60 s, RFC 5508 REQ-2
 	Transitory  time.Duration `yaml:"transitory"`  // 4 min, RFC 5382 REQ-5

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-const maxMappings = 1 << 28
+// maxMappings leaves numbers of sessions two bits for other purposes.
+const maxMappings = 1 << 27
 
 // check refuses behaviours that are none. What it lets pass means something in
 // every combination.

@@ -12,11 +12,9 @@ import (
 
 // header is what express reads of a packet.
 type header struct {
-	proto        ip.Proto
-	src, dst     endpoint
-	sum          int // where the transport checksum is
-	optional     bool
-	acknowledges bool // TCP, with neither SYN, FIN nor RST
+	proto    ip.Proto
+	src, dst endpoint
+	sum      int // where the transport checksum is
 }
 
 const expressHeader = 20
@@ -76,10 +74,14 @@ func (g *Gateway) express(from Side, b []byte) (Verdict, bool) {
 	switch from {
 	case Inside:
 		if b[6]&0x40 == 0 || // it may be cut, so it needs a number of ours
-			g.side4(h.src) != Inside || g.side4(h.dst) != Outside || g.roles4.of(h.dst) != identity || g.wides+g.symmetrics > 0 {
+			g.side4(h.src) != Inside || g.side4(h.dst) != Outside || g.roles4.of(h.dst) != identity || g.symmetrics > 0 {
 			return Verdict{}, false
 		}
-		at = g.mappingOf(keyOf(h.proto, Outside, h.src), g.policy(h.proto).Mapping.depends(h.dst))
+		key := keyOf(h.proto, Outside, h.src)
+		if g.wides > 0 && g.mappingOf(key|keyForMap, 0) != 0 {
+			return Verdict{}, false
+		}
+		at = g.mappingOf(key, g.policy(h.proto).Mapping.depends(h.dst))
 	case Outside:
 		addr := g.roles4.of(h.dst)
 		if addr >= mine || g.side4(h.src) != Outside || martian4(b[12]) {

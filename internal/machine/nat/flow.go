@@ -48,15 +48,6 @@ func (g *Gateway) policy(proto ip.Proto) *Policy {
 	return &g.udpPolicy
 }
 
-// endpoints are the inner and the outer end of the packet's flow: the internal
-// endpoint is that of the mapping, untranslated.
-func (g *Gateway) endpoints(f *flow, p *ip.Packet) (internal, remote netip.AddrPort) {
-	if f.d == outbound {
-		return p.Src, p.Dst
-	}
-	return g.internal(g.mapping(f.mapping)), p.Src
-}
-
 // emit makes Poll give out a packet, which is the gateway's from now on. When
 // too many wait already, it is lost, as any packet can be.
 func (g *Gateway) emit(to Side, pkt []byte) {

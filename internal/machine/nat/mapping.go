@@ -66,13 +66,6 @@ func keyOf(proto ip.Proto, far Side, internal endpoint) endpoint {
 
 func (m *mapping) internal() endpoint { return m.key & internalOf }
 
-func (m *mapping) far() Side {
-	if m.key&farDMZ != 0 {
-		return DMZ
-	}
-	return Outside
-}
-
 // whom is what the mapping is for.
 func (m *mapping) whom() endpoint { return remoteOf(m, m.remote, m.rport) }
 

@@ -45,7 +45,6 @@ type walk struct {
 	ref  *reference
 
 	inside, dmz, outside []netip.Addr
-	local                []netip.AddrPort
 	externals            []netip.Addr // all that there ever are
 }
 
