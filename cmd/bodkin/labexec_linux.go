@@ -38,7 +38,7 @@ who is not root is in a user namespace, where CMD believes to be root.
 
 ` + execCodes,
 		Example: `  bodkin lab exec a -- ping -c 3 198.51.100.1
-  bodkin lab exec ga -- nft list ruleset
+  bodkin lab exec ga -- ip address
   bodkin lab exec a -- bash`,
 		Args: commandAfter("HOST"),
 		RunE: func(cmd *cobra.Command, args []string) error {

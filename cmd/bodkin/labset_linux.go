@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -84,7 +85,9 @@ one, wherever that is, an address, or "all"; "--restore" takes it back.`,
 	f.BoolVar(&change.NewLease, "new-lease", false, "get another address by DHCP")
 	f.StringVar(&move, "move", "", "host: move to `NETWORK`")
 	f.StringArrayVar(&addrs, "address", nil, "host: `ADDR/BITS` there, one a family; by DHCP if not given")
-	flags.complete(cmd, func(i control.Info) []string { return append(nodesOf(i), i.Ports...) })
+	flags.complete(cmd, func(i control.Info) []string {
+		return slices.Compact(slices.Sorted(slices.Values(append(nodesOf(i), i.Ports...))))
+	})
 	return cmd
 }
 

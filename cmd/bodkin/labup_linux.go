@@ -26,9 +26,9 @@ func newLabUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up FILE",
 		Short: "Build the lab that a file describes, and keep it",
-		Long: `Build the lab that FILE describes and keep it in a process of its own until
-"bodkin lab down". The name of the lab, that of the file unless --name says
-another, is printed when it is ready. Two labs can be up beside each other, with
+		Long: `Build the lab that FILE describes, - for standard input, and keep it in a process
+of its own until "bodkin lab down". The name of the lab, that of the file unless
+--name says another, is printed when it is ready. Two labs can be up beside each other, with
 the same addresses inside, but not with the same name.`,
 		Example: `  bodkin lab up docs/labs/two-homes.yaml
   bodkin lab up two-homes.yaml --name other`,
@@ -83,11 +83,14 @@ func startLab(ctx context.Context, file, name string, tied bool) (*control.Start
 
 // readLab reads a file that is no larger than a lab's may be.
 func readLab(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
+	f := os.Stdin
+	if file != "-" {
+		var err error
+		if f, err = os.Open(file); err != nil {
+			return nil, err
+		}
+		defer f.Close()
 	}
-	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, control.MaxTopology+1))
 }
 

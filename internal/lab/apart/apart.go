@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/bodkin-net/bodkin/internal/lab/netns"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
 // Everything stands for all that a node could be cut from.
@@ -17,27 +17,27 @@ const Everything = "all"
 type Pair struct{ A, B netip.Addr }
 
 // World is a lab at one moment.
-type World struct{ netns.Snapshot }
+type World struct{ snapshot.Snapshot }
 
 // Port is a port by its name; it has no name if there is none such.
-func (w World) Port(name string) netns.PortStatus {
+func (w World) Port(name string) snapshot.Port {
 	for _, h := range w.Hosts {
 		if h.Port.Name == name {
 			return h.Port
 		}
 	}
 	for _, g := range w.Gateways {
-		for _, p := range []*netns.PortStatus{&g.Inside, &g.Outside, g.DMZ} {
+		for _, p := range []*snapshot.Port{&g.Inside, &g.Outside, g.DMZ} {
 			if p != nil && p.Name == name {
 				return *p
 			}
 		}
 	}
-	return netns.PortStatus{}
+	return snapshot.Port{}
 }
 
 // port is that of a host, or a gateway's outside one.
-func (w World) port(node string) (netns.PortStatus, bool) {
+func (w World) port(node string) (snapshot.Port, bool) {
 	for _, h := range w.Hosts {
 		if h.Name == node {
 			return h.Port, true
@@ -48,15 +48,15 @@ func (w World) port(node string) (netns.PortStatus, bool) {
 			return g.Outside, true
 		}
 	}
-	return netns.PortStatus{}, false
+	return snapshot.Port{}, false
 }
 
 // seen are the addresses under which others may know a port: its own, and the
 // outside ones of the gateways between it and the internet.
-func (w World) seen(p netns.PortStatus) []netip.Addr {
+func (w World) seen(p snapshot.Port) []netip.Addr {
 	all, network := addrs(p), p.Network
 	for range w.Gateways { // no chain is longer
-		i := slices.IndexFunc(w.Gateways, func(g netns.GatewayStatus) bool {
+		i := slices.IndexFunc(w.Gateways, func(g snapshot.Gateway) bool {
 			return g.Inside.Network == network || g.DMZ != nil && g.DMZ.Network == network
 		})
 		if i < 0 {
@@ -68,7 +68,7 @@ func (w World) seen(p netns.PortStatus) []netip.Addr {
 	return all
 }
 
-func addrs(p netns.PortStatus) (all []netip.Addr) {
+func addrs(p snapshot.Port) (all []netip.Addr) {
 	for _, a := range p.Addrs {
 		all = append(all, a.Addr())
 	}

@@ -6,11 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bodkin-net/bodkin/internal/lab/netns"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
-func port(name, network string, addrs ...string) netns.PortStatus {
-	p := netns.PortStatus{Name: name, Network: network}
+func port(name, network string, addrs ...string) snapshot.Port {
+	p := snapshot.Port{Name: name, Network: network}
 	for _, a := range addrs {
 		p.Addrs = append(p.Addrs, netip.MustParsePrefix(a))
 	}
@@ -20,19 +20,19 @@ func port(name, network string, addrs ...string) netns.PortStatus {
 // world has a and c in a home behind two NATs, b behind one, s with none; new
 // has no address yet.
 func world() World {
-	gateway := func(name string, inside, outside netns.PortStatus) netns.GatewayStatus {
-		return netns.GatewayStatus{Name: name, Inside: inside, Outside: outside}
+	gateway := func(name string, inside, outside snapshot.Port) snapshot.Gateway {
+		return snapshot.Gateway{Name: name, Inside: inside, Outside: outside}
 	}
-	host := func(p netns.PortStatus) netns.HostStatus { return netns.HostStatus{Name: p.Name, Port: p} }
-	return World{netns.Snapshot{
-		Hosts: []netns.HostStatus{
+	host := func(p snapshot.Port) snapshot.Host { return snapshot.Host{Name: p.Name, Port: p} }
+	return World{snapshot.Snapshot{
+		Hosts: []snapshot.Host{
 			host(port("a", "home", "10.1.0.2/24")), host(port("c", "home", "10.1.0.3/24")),
 			host(port("b", "office", "10.2.0.2/24", "2001:db8:2::2/64")),
 			host(port("s", "internet", "198.51.100.1/24", "2001:db8::1/64")),
 			host(port("six", "internet", "2001:db8::6/64")),
 			host(port("new", "home")),
 		},
-		Gateways: []netns.GatewayStatus{
+		Gateways: []snapshot.Gateway{
 			gateway("ga", port("ga/inside", "home", "10.1.0.1/24"), port("ga/outside", "carrier", "100.64.0.2/24")),
 			gateway("cgn", port("cgn/inside", "carrier", "100.64.0.1/24"), port("cgn/outside", "internet", "198.51.100.11/24")),
 			gateway("gb", port("gb/inside", "office", "10.2.0.1/24"), port("gb/outside", "internet", "198.51.100.12/24")),

@@ -12,8 +12,8 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
@@ -21,15 +21,15 @@ import (
 type Lab struct {
 	Name  string
 	Title string // what the topology calls itself; may be empty
-	netns.Snapshot
+	snapshot.Snapshot
 }
 
 // network is a network with what stands on it.
 type network struct {
 	name     string
 	captured bool
-	hosts    []netns.HostStatus
-	gateways []netns.GatewayStatus // whose outside is here
+	hosts    []snapshot.Host
+	gateways []snapshot.Gateway // whose outside is here
 	prefixes []netip.Prefix
 }
 
@@ -38,7 +38,7 @@ func (l Lab) network(name string) network {
 	for _, s := range l.Networks {
 		n.captured = n.captured || s.Name == name && s.Capture != ""
 	}
-	add := func(p netns.PortStatus) bool {
+	add := func(p snapshot.Port) bool {
 		if p.Network != name {
 			return false
 		}
@@ -122,7 +122,7 @@ func metric[N int | int64 | uint64](n N) string {
 	return fmt.Sprintf("%.0f %c", f, units[unit])
 }
 
-func traffic(c netns.Count) string {
+func traffic(c snapshot.Count) string {
 	if c.Packets == 0 {
 		return "0"
 	}
@@ -130,10 +130,10 @@ func traffic(c netns.Count) string {
 }
 
 // lost are the packets to and from a port that did not arrive.
-func lost(p netns.PortStatus) uint64 { return p.Received.DroppedPackets }
+func lost(p snapshot.Port) uint64 { return p.Received.DroppedPackets }
 
 // behaviour is the name of a preset, or what is most important.
-func behaviour(g netns.GatewayStatus) string {
+func behaviour(g snapshot.Gateway) string {
 	b := g.NAT
 	for _, p := range nat.Presets() {
 		if reflect.DeepEqual(p.Behaviour, b) {
@@ -161,7 +161,7 @@ func dropped(s nat.Stats) (sum uint64, reasons []string) {
 }
 
 // mappings are those of a gateway in the order of their endpoints.
-func mappings(g netns.GatewayStatus) []nat.Mapping {
+func mappings(g snapshot.Gateway) []nat.Mapping {
 	all := slices.Clone(g.Mappings)
 	slices.SortFunc(all, func(a, b nat.Mapping) int {
 		return cmp.Or(cmp.Compare(a.Proto, b.Proto), a.Internal.Compare(b.Internal), a.External.Compare(b.External), a.Remote.Compare(b.Remote))
@@ -262,7 +262,7 @@ func (l Lab) cutWords() (all []string) {
 	}
 	for _, c := range l.Cuts {
 		text := end(c.A) + " from " + end(c.B)
-		if c.Protocol != netns.AnyProtocol {
+		if c.Protocol != snapshot.AnyProtocol {
 			text += ", " + protocolName(c.Protocol) + " only"
 		}
 		all = append(all, text)
@@ -270,17 +270,17 @@ func (l Lab) cutWords() (all []string) {
 	return all
 }
 
-func protocolName(p netns.Protocol) string {
+func protocolName(p snapshot.Protocol) string {
 	switch p {
-	case netns.AnyProtocol:
+	case snapshot.AnyProtocol:
 		return ""
-	case netns.ICMP:
+	case snapshot.ICMP:
 		return "icmp"
-	case netns.TCP:
+	case snapshot.TCP:
 		return "tcp"
-	case netns.UDP:
+	case snapshot.UDP:
 		return "udp"
-	case netns.ICMPv6:
+	case snapshot.ICMPv6:
 		return "icmpv6"
 	}
 	return fmt.Sprintf("protocol %d", p)

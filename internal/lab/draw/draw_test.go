@@ -14,8 +14,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
@@ -24,21 +24,21 @@ var update = flag.Bool("update", false, "write testdata anew")
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-func port(name, network string, addrs ...string) netns.PortStatus {
-	p := netns.PortStatus{Name: name, Network: network, Interface: netns.HostInterface, Hardware: scenario.HardwareAddr(name)}
+func port(name, network string, addrs ...string) snapshot.Port {
+	p := snapshot.Port{Name: name, Network: network, Interface: "eth0", Hardware: scenario.HardwareAddr(name)}
 	for _, a := range addrs {
 		p.Addrs = append(p.Addrs, netip.MustParsePrefix(a))
 	}
 	return p
 }
 
-func counted(p netns.PortStatus, sent, received, lost uint64) netns.PortStatus {
-	p.Sent = netns.Count{Packets: sent, Bytes: sent * 120}
-	p.Received = netns.Count{Packets: received, Bytes: received * 900, DroppedPackets: lost, DroppedBytes: lost * 900}
+func counted(p snapshot.Port, sent, received, lost uint64) snapshot.Port {
+	p.Sent = snapshot.Count{Packets: sent, Bytes: sent * 120}
+	p.Received = snapshot.Count{Packets: received, Bytes: received * 900, DroppedPackets: lost, DroppedBytes: lost * 900}
 	return p
 }
 
-func linked(p netns.PortStatus, l scenario.Link) netns.PortStatus {
+func linked(p snapshot.Port, l scenario.Link) snapshot.Port {
 	p.Link = l
 	return p
 }
@@ -58,7 +58,7 @@ func town() Lab {
 	established := session("198.51.100.1:443", 2*time.Hour)
 	established.Established = true
 	dmz := port("office/dmz", "office-dmz", "203.0.113.17/28")
-	home := netns.GatewayStatus{
+	home := snapshot.Gateway{
 		Name: "home", NAT: homeNAT,
 		Inside:  port("home/inside", "home-lan", "10.1.0.1/24"),
 		Outside: counted(linked(port("home/outside", "carrier", "100.64.0.11/24"), scenario.Link{Delay: 4 * time.Millisecond, Loss: 0.01, Rate: 50e6}), 1523, 2204, 17),
@@ -69,12 +69,12 @@ func town() Lab {
 			mapping(ip.UDP, "10.1.0.2:4000", "100.64.0.11:4000", session("198.51.100.2:5000", 290*time.Second), session("198.51.100.1:3478", 8*time.Second)),
 		},
 		Stats:  nat.Stats{Forwarded: 3727, Mappings: 4, Sessions: 3},
-		Leases: []netns.Lease{{Addr: netip.MustParseAddr("10.1.0.2"), Hardware: scenario.HardwareAddr("a"), Host: "a", Expires: noon.Add(52 * time.Minute)}},
+		Leases: []snapshot.Lease{{Addr: netip.MustParseAddr("10.1.0.2"), Hardware: scenario.HardwareAddr("a"), Host: "a", Expires: noon.Add(52 * time.Minute)}},
 	}
 	home.Stats.Dropped[nat.Filtered], home.Stats.Dropped[nat.Kept] = 12, 99
-	a := netns.HostStatus{Name: "a", Port: counted(port("a", "home-lan", "10.1.0.2/24"), 1490, 2100, 0)}
+	a := snapshot.Host{Name: "a", Port: counted(port("a", "home-lan", "10.1.0.2/24"), 1490, 2100, 0)}
 	a.Port.DHCP, a.Lease = true, &home.Leases[0]
-	cgn := netns.GatewayStatus{
+	cgn := snapshot.Gateway{
 		Name: "cgn", NAT: carrier,
 		Inside:  port("cgn/inside", "carrier", "100.64.0.1/24"),
 		Outside: counted(linked(port("cgn/outside", scenario.Internet, "198.51.100.11/24", "198.51.100.12/24"), scenario.Link{Delay: 20 * time.Millisecond, Jitter: 3 * time.Millisecond}), 1400, 2200, 0),
@@ -83,7 +83,7 @@ func town() Lab {
 		},
 		Stats: nat.Stats{Forwarded: 3600, Hairpinned: 4, Mappings: 9000, Sessions: 9100},
 	}
-	office := netns.GatewayStatus{
+	office := snapshot.Gateway{
 		Name: "office", NAT: nat.Behaviour{Mode: nat.Firewall, Filtering: nat.AddressDependent}, UDPBlocked: true,
 		Inside:  port("office/inside", "office-lan", "203.0.113.1/28", "2001:db8:b::1/64"),
 		Outside: port("office/outside", scenario.Internet, "198.51.100.30/24", "2001:db8::30/64"),
@@ -94,18 +94,18 @@ func town() Lab {
 		Stats: nat.Stats{Forwarded: 81, Mappings: 1, Sessions: 1},
 	}
 	office.Stats.Dropped[nat.Blocked] = 44
-	kernel := netns.GatewayStatus{
+	kernel := snapshot.Gateway{
 		Name: "old", NAT: homeNAT, Kernel: true,
 		Inside:  port("old/inside", "old-lan", "192.168.1.1/24"),
 		Outside: port("old/outside", scenario.Internet, "198.51.100.40/24"),
 	}
 	waiting := port("guest", "home-lan")
 	waiting.DHCP = true
-	return Lab{Name: "town", Title: "A carrier, an office and a home", Snapshot: netns.Snapshot{
+	return Lab{Name: "town", Title: "A carrier, an office and a home", Snapshot: snapshot.Snapshot{
 		Time: noon,
-		Networks: []netns.NetworkStatus{{Name: scenario.Internet, Ports: []string{"s", "cgn/outside"}, Capture: "x"},
+		Networks: []snapshot.Network{{Name: scenario.Internet, Ports: []string{"s", "cgn/outside"}, Capture: "x"},
 			{Name: "carrier"}, {Name: "home-lan"}, {Name: "office-lan"}, {Name: "office-dmz"}, {Name: "old-lan"}},
-		Hosts: []netns.HostStatus{
+		Hosts: []snapshot.Host{
 			{Name: "s", Port: counted(linked(port("s", scenario.Internet, "198.51.100.1/24", "2001:db8::1/64"), scenario.Link{Delay: 20 * time.Millisecond}), 2300, 1500, 0)},
 			a,
 			{Name: "guest", Port: waiting},
@@ -113,12 +113,12 @@ func town() Lab {
 			{Name: "www", Port: port("www", "office-dmz", "203.0.113.18/28")},
 			{Name: "pc", Port: port("pc", "old-lan", "192.168.1.2/24")},
 		},
-		Gateways: []netns.GatewayStatus{cgn, home, office, kernel},
-		Cuts: []netns.CutStatus{
-			{A: netip.MustParseAddr("10.1.0.2"), B: netip.MustParseAddr("203.0.113.18"), Protocol: netns.UDP},
+		Gateways: []snapshot.Gateway{cgn, home, office, kernel},
+		Cuts: []snapshot.Cut{
+			{A: netip.MustParseAddr("10.1.0.2"), B: netip.MustParseAddr("203.0.113.18"), Protocol: snapshot.UDP},
 			{A: netip.MustParseAddr("198.51.100.40")},
 		},
-		Events: []netns.Event{{Time: noon.Add(-3 * time.Second), Name: "home", Text: "10.1.0.2 was lent to a"}},
+		Events: []snapshot.Event{{Time: noon.Add(-3 * time.Second), Name: "home", Text: "10.1.0.2 was lent to a"}},
 	}}
 }
 
@@ -195,9 +195,9 @@ func TestHostileNames(t *testing.T) {
 func TestStrange(t *testing.T) {
 	for _, l := range []Lab{
 		{},
-		{Snapshot: netns.Snapshot{Gateways: []netns.GatewayStatus{
+		{Snapshot: snapshot.Snapshot{Gateways: []snapshot.Gateway{
 			{Name: "x", Inside: port("x/inside", scenario.Internet), Outside: port("x/outside", scenario.Internet)}}}},
-		{Snapshot: netns.Snapshot{Gateways: []netns.GatewayStatus{
+		{Snapshot: snapshot.Snapshot{Gateways: []snapshot.Gateway{
 			{Name: "x", Inside: port("x/inside", "b"), Outside: port("x/outside", scenario.Internet)},
 			{Name: "y", Inside: port("y/inside", scenario.Internet), Outside: port("y/outside", "b")}}}},
 	} {

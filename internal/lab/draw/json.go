@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
@@ -152,7 +152,7 @@ func (l Lab) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-func toGateway(g netns.GatewayStatus) jsonGateway {
+func toGateway(g snapshot.Gateway) jsonGateway {
 	j := jsonGateway{
 		Name: g.Name, Kernel: g.Kernel, Behaviour: behaviour(g), UDPBlocked: g.UDPBlocked,
 		Mode: g.NAT.Mode, Mapping: g.NAT.Mapping, Filtering: g.NAT.Filtering, Hairpin: g.NAT.Hairpin,
@@ -184,7 +184,7 @@ func toGateway(g netns.GatewayStatus) jsonGateway {
 	return j
 }
 
-func toPort(p netns.PortStatus) jsonPort {
+func toPort(p snapshot.Port) jsonPort {
 	return jsonPort{Name: p.Name, Network: p.Network, Interface: p.Interface, Hardware: hardware(p.Hardware),
 		Addresses: some(p.Addrs), DHCP: p.DHCP, Link: toLink(p.Link), Sent: jsonCount(p.Sent), Received: jsonCount(p.Received)}
 }
@@ -198,7 +198,7 @@ func toLink(l scenario.Link) jsonLink {
 	return jsonLink{ms(l.Delay), ms(l.Jitter), l.Loss, l.Reorder, l.Repeat, l.Rate, mtu}
 }
 
-func toLease(l netns.Lease) jsonLease {
+func toLease(l snapshot.Lease) jsonLease {
 	return jsonLease{l.Addr, hardware(l.Hardware), l.Host, validTime(l.Expires)}
 }
 

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
 // The picture is a tree that grows downwards: a zone is a network with its
@@ -45,7 +45,7 @@ type zone struct {
 
 // branch is a gateway with what is behind it.
 type branch struct {
-	gateway netns.GatewayStatus
+	gateway snapshot.Gateway
 	card    *card
 	zones   []*zone
 	w, h    float64 // of all of it
@@ -104,7 +104,7 @@ func (l Lab) zone(name, kind string, above map[string]bool) *zone {
 	return z
 }
 
-func hostCard(h netns.HostStatus) *card {
+func hostCard(h snapshot.Host) *card {
 	c := &card{title: clean(h.Name)}
 	for _, a := range h.Port.Addrs {
 		c.add("addr", "%v", a)
@@ -126,14 +126,14 @@ func hostCard(h netns.HostStatus) *card {
 	return c
 }
 
-func counters(c *card, p netns.PortStatus) {
+func counters(c *card, p snapshot.Port) {
 	c.add("dim", "↑ %s  ↓ %s", traffic(p.Sent), traffic(p.Received))
 	if n := lost(p); n > 0 {
 		c.add("warn", "%d lost on the way here", n)
 	}
 }
 
-func gatewayCard(l Lab, g netns.GatewayStatus) *card {
+func gatewayCard(l Lab, g snapshot.Gateway) *card {
 	c := &card{title: clean(g.Name), note: behaviour(g)}
 	if g.Kernel {
 		c.add("dim", "translated by the kernel's nftables")
@@ -156,7 +156,7 @@ func gatewayCard(l Lab, g netns.GatewayStatus) *card {
 	return c
 }
 
-func tableLines(c *card, l Lab, g netns.GatewayStatus) {
+func tableLines(c *card, l Lab, g snapshot.Gateway) {
 	rows := 0
 	for i, m := range mappings(g) {
 		if rows >= maxMappingRows {
@@ -296,7 +296,7 @@ func (z *zone) place(x, y float64) {
 }
 
 // wireWords stand beside the wire that leads up from a gateway.
-func wireWords(p netns.PortStatus) (lines []textLine) {
+func wireWords(p snapshot.Port) (lines []textLine) {
 	for _, a := range p.Addrs {
 		lines = append(lines, textLine{"addr", a.String()})
 	}

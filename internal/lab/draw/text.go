@@ -6,8 +6,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
 // Text shows a lab in lines of at most so many columns: the tree of networks,
@@ -83,7 +83,7 @@ func (t *tree) network(name, first, rest string, above map[string]bool) {
 	}
 }
 
-func (t *tree) port(name, rest string, p netns.PortStatus) {
+func (t *tree) port(name, rest string, p snapshot.Port) {
 	addrs := texts(plainAddrs(p))
 	if len(addrs) == 0 && p.DHCP {
 		addrs = []string{"no lease"}
@@ -108,7 +108,7 @@ func (t *tree) addresses(row, addrs []string, rest string) {
 	}
 }
 
-func plainAddrs(p netns.PortStatus) (all []netip.Addr) {
+func plainAddrs(p snapshot.Port) (all []netip.Addr) {
 	for _, a := range p.Addrs {
 		all = append(all, a.Addr())
 	}
@@ -122,7 +122,7 @@ func texts[T fmt.Stringer](all []T) (s []string) {
 	return s
 }
 
-func gatewayText(out *strings.Builder, width int, l Lab, g netns.GatewayStatus) {
+func gatewayText(out *strings.Builder, width int, l Lab, g snapshot.Gateway) {
 	head := fmt.Sprintf("[%s] %s", clean(g.Name), behaviour(g))
 	if g.Kernel {
 		head += " (the kernel's nftables)"
@@ -161,7 +161,7 @@ func gatewayText(out *strings.Builder, width int, l Lab, g netns.GatewayStatus) 
 	}
 }
 
-func leaseWords(l Lab, lease netns.Lease) string {
+func leaseWords(l Lab, lease snapshot.Lease) string {
 	who := clean(lease.Host)
 	if who == "" {
 		who = "unknown"
@@ -178,7 +178,7 @@ func hardware(a [6]byte) string {
 }
 
 // totals are a gateway's counters in words.
-func totals(g netns.GatewayStatus) []string {
+func totals(g snapshot.Gateway) []string {
 	parts := []string{fmt.Sprintf("forwarded %d", g.Stats.Forwarded)}
 	if g.Stats.Hairpinned > 0 {
 		parts = append(parts, fmt.Sprintf("hairpinned %d", g.Stats.Hairpinned))
