@@ -62,6 +62,7 @@ func newCapture(path string, n *network) (*capture, error) {
 		return nil, fmt.Errorf("netns: capture: nothing is on network %q", n.name)
 	}
 	go c.run()
+	c.poke() // who reads along gets to know the ports before the first packet
 	return c, nil
 }
 
