@@ -50,7 +50,7 @@ func (w *wire) carry(p *wirePort, now int64, v *view) {
 	if group && !isGroup(hw) {
 		hw = groupMAC(v.dst)
 	} else if !group {
-		to, hw = n.lookup(hw, v.dst)
+		to, hw = p.wayTo(hw, v.dst)
 	}
 	copy(v.buf[vnetLen:], hw[:])
 	if n.capture != nil {
@@ -91,6 +91,11 @@ func (w *wire) flood(p *wirePort, now int64, v *view) {
 // send passes the up lane of from and leaves the down lane of to for later.
 func (w *wire) send(from, to *wirePort, now int64, v *view) {
 	q := transit{from: from, to: to, count: from.count}
+	if largest := v.largest(); from.up.ideal(largest) && to.down.ideal(largest) {
+		q.n, q.size = v.onWire()
+		w.arrive(&q, now, v.buf)
+		return
+	}
 	if v.gsoSize == 0 || from.up.plain() && to.down.plain() {
 		q.n, q.size = v.onWire()
 		q.large = v.largest()
@@ -130,7 +135,7 @@ func (w *wire) admitDown(at, now int64, buf []byte, q transit) {
 		if at > now || i < times-1 { // the last may be edited where it is
 			w.hold(at, buf, q)
 		} else {
-			w.arrive(q, now, buf)
+			w.arrive(&q, now, buf)
 		}
 	}
 }
@@ -142,7 +147,7 @@ func (w *wire) hold(at int64, buf []byte, q transit) {
 }
 
 // arrive hands a packet to whom it is for.
-func (w *wire) arrive(q transit, now int64, buf []byte) {
+func (w *wire) arrive(q *transit, now int64, buf []byte) {
 	p := q.to
 	p.received.Add(q.n, q.size)
 	switch {

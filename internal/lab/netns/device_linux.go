@@ -74,6 +74,11 @@ func (d *device) setUp(q *port, mode int, plain bool) error {
 	if err := netlink.LinkSetTxQLen(l, deviceQueue); err != nil {
 		return fail("queue", err)
 	}
+	// What the queue does is the wire's to do.
+	none := &netlink.GenericQdisc{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_ROOT}, QdiscType: "noqueue"}
+	if err := netlink.QdiscReplace(none); err != nil {
+		return fail("no queue", err)
+	}
 	if err := netlink.LinkSetMTU(l, q.deviceMTU()); err != nil {
 		return fail("MTU", err)
 	}

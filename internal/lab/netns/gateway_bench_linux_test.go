@@ -51,6 +51,7 @@ func BenchmarkGatewayTCP(b *testing.B) {
 		b.Run(way.name, func(b *testing.B) {
 			l := wayLab(b, way.gateway, way.plain)
 			c, s := connect(b, l.Host("a"), l.Host("s"), netip.AddrPortFrom(ip(sAddr), 80))
+			unpaced(b, c)
 			const size, block = 1 << 30, 1 << 20
 			b.SetBytes(size)
 			done := make(chan error, 1)
@@ -76,6 +77,19 @@ func BenchmarkGatewayTCP(b *testing.B) {
 	}
 }
 
+// unpaced takes a congestion control without timers of its own, whatever the
+// machine prefers.
+func unpaced(b *testing.B, c *net.TCPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		b.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "cubic") })
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
 // processorTime is what this process has used, generator, kernel and wire in
 // one. It says what is possible on a machine that does nothing else.
 func processorTime(b *testing.B) time.Duration {
@@ -97,13 +111,14 @@ func BenchmarkGatewaySmallPackets(b *testing.B) {
 	for _, way := range ways {
 		b.Run(way.name, func(b *testing.B) {
 			l := wayLab(b, way.gateway, way.plain)
-			a, s := udp(b, l.Host("a"), 4000), udp(b, l.Host("s"), 5000)
+			s := udp(b, l.Host("s"), 5000)
+			a := connected(b, l.Host("a"), netip.AddrPortFrom(ip(sAddr), 5000))
 			forceBuffer(b, s, unix.SO_RCVBUFFORCE, 32<<20)
 			forceBuffer(b, a, unix.SO_SNDBUFFORCE, 1<<20)
 			got := newCounter(b, s)
 			sent, took, work := 0, time.Duration(0), processorTime(b)
 			for b.Loop() {
-				n, d := pour(b, a, netip.AddrPortFrom(ip(sAddr), 5000), time.Second)
+				n, d := pour(b, a, time.Second)
 				sent += n
 				took += d
 			}
@@ -114,6 +129,19 @@ func BenchmarkGatewaySmallPackets(b *testing.B) {
 			b.ReportMetric(100*(1-arrived/float64(sent)), "%lost")
 		})
 	}
+}
+
+func connected(b *testing.B, h *Host, to netip.AddrPort) socket {
+	var c *net.UDPConn
+	err := h.Do(func() (err error) {
+		c, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(to))
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	return socket{c, b}
 }
 
 func forceBuffer(b *testing.B, s socket, option, size int) {
@@ -135,18 +163,14 @@ func blocking(b *testing.B, s socket) (*os.File, int) {
 }
 
 // pour sends for so long.
-func pour(b *testing.B, s socket, to netip.AddrPort, d time.Duration) (sent int, took time.Duration) {
+func pour(b *testing.B, s socket, d time.Duration) (sent int, took time.Duration) {
 	f, fd := blocking(b, s)
 	defer f.Close()
-	port := to.Port()
-	sa := &unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port<<8 | port>>8, Addr: to.Addr().As16()}
 	payload := make([]byte, 64-28)
 	start := time.Now()
 	for ; took < d; took = time.Since(start) {
 		for range 32 {
-			_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&payload[0])), uintptr(len(payload)),
-				0, uintptr(unsafe.Pointer(sa)), unix.SizeofSockaddrInet6)
-			if errno != 0 {
+			if _, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&payload[0])), uintptr(len(payload)), 0, 0, 0); errno != 0 {
 				b.Fatal(errno)
 			}
 			sent++

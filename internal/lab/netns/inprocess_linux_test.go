@@ -98,3 +98,18 @@ func FuzzWire(f *testing.F) {
 		w.deliver(never - 1)
 	})
 }
+
+// BenchmarkCarry is what the wire and a gateway do to a packet, without a
+// kernel.
+func BenchmarkCarry(b *testing.B) {
+	w := idle(b, twoNATs(linux, linux, scenario.Link{}))
+	small := frame(w, "a", build.AppendUDP(nil, netip.AddrPortFrom(ip(aIn), 1), netip.AddrPortFrom(ip(sAddr), 2), 64, make([]byte, 36)))
+	small[0], small[6], small[8] = vnetNeedsChecksum, 20, udpChecksum
+	buf := make([]byte, 0, largeBuffer)
+	d := w.port("a").device
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = append(buf[:0], small...)
+		w.receive(d, w.now(), buf)
+	}
+}

@@ -22,6 +22,11 @@ type lane struct {
 	free int64 // when the last packet will have left the transmitter
 }
 
+// ideal says that a packet of a size arrives at once, whatever came before.
+func (l *lane) ideal(largest int) bool {
+	return l.link.Delay == 0 && l.plain() && largest <= l.mtu()
+}
+
 // plain says that packets in a burst need not be told apart.
 func (l *lane) plain() bool {
 	return l.link.Rate == 0 && l.link.Loss == 0 && l.link.Jitter == 0 && l.link.Reorder == 0 && l.link.Repeat == 0

@@ -20,6 +20,7 @@ type network struct {
 	upstream *wirePort
 	flows    map[Flow]*Count
 	capture  *capture
+	changes  uint64 // of what lookup goes by; 0 is none
 }
 
 type way struct {
@@ -55,9 +56,26 @@ type wirePort struct {
 
 	sent, received Count
 
-	// The flow of the last packet: the next is likely of the same.
+	// The flow of the last packet, and where it went: the next is likely of the
+	// same.
 	flow  Flow
 	count *Count
+	way   struct {
+		at   uint64 // the network's changes when it was looked up
+		sent mac
+		dst  netip.Addr
+		to   *wirePort
+		hw   mac
+	}
+}
+
+// wayTo is lookup on the port's network, which is not asked twice in a row.
+func (p *wirePort) wayTo(sent mac, dst netip.Addr) (*wirePort, mac) {
+	if c := &p.way; c.at != p.network.changes || c.dst != dst || c.sent != sent {
+		c.at, c.sent, c.dst = p.network.changes, sent, dst
+		c.to, c.hw = p.network.lookup(sent, dst)
+	}
+	return p.way.to, p.way.hw
 }
 
 // lookup is who gets a packet that was sent to a hardware address, zero if
@@ -88,7 +106,10 @@ func (n *network) isOnLink(a netip.Addr) bool {
 }
 
 // give makes an address that of a port.
-func (n *network) give(p *wirePort, a netip.Addr) { n.stations[a] = station{p, p.hw, true} }
+func (n *network) give(p *wirePort, a netip.Addr) {
+	n.stations[a] = station{p, p.hw, true}
+	n.changes++
+}
 
 // learn notes that a port has an address. One who says so itself (by ARP or
 // neighbour discovery) is believed more than the source of a packet, which may
@@ -102,13 +123,15 @@ func (n *network) learn(p *wirePort, a netip.Addr, hw mac, said bool) {
 		return // passed on by somebody
 	}
 	n.stations[a] = station{port: p, hw: hw}
+	n.changes++
 }
 
 // attach adds a port with its addresses.
 func (n *network) attach(p *wirePort) {
-	p.network, p.flow, p.count = n, Flow{}, nil
+	p.network, p.flow, p.count, p.way.at = n, Flow{}, nil, 0
 	n.ports = append(n.ports, p)
 	n.byMAC[p.hw] = p
+	n.changes++
 	for _, a := range p.Addrs {
 		n.give(p, a.Addr())
 	}
@@ -118,11 +141,13 @@ func (n *network) attach(p *wirePort) {
 func (n *network) detach(p *wirePort) {
 	n.ports = slices.DeleteFunc(n.ports, func(q *wirePort) bool { return q == p })
 	delete(n.byMAC, p.hw)
+	n.changes++
 	n.forget(p)
 }
 
 // forget forgets the addresses of a port.
 func (n *network) forget(p *wirePort) {
+	n.changes++
 	for a, s := range n.stations {
 		if s.port == p {
 			delete(n.stations, a)

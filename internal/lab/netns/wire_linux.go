@@ -259,7 +259,7 @@ func (w *wire) deliver(now int64) (wait int64) {
 		}
 		_, p := w.queue.pop()
 		if p.down {
-			w.arrive(p.transit, now, p.buf)
+			w.arrive(&p.transit, now, p.buf)
 		} else {
 			w.admitDown(due, now, p.buf, p.transit)
 		}
