@@ -91,7 +91,7 @@ func (p *picture) wire(x, from, to float64) {
 func (p *picture) zone(z *zone) {
 	p.rect(z.x, z.y, z.w, z.h, 12, "zone "+z.kind)
 	p.text(z.x+pad, z.y+22, "head", clean(z.name))
-	p.text(z.x+pad+float64(len([]rune(z.name)))*8.6+8, z.y+22, "mono sub", strings.TrimSpace(strings.TrimPrefix(z.heading(), clean(z.name))))
+	p.text(z.x+pad+float64(len([]rune(z.name)))*8.6+16, z.y+22, "mono sub", strings.TrimSpace(strings.TrimPrefix(z.heading(), clean(z.name))))
 	for _, c := range z.cards {
 		p.host(c)
 	}
