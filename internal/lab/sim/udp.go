@@ -156,12 +156,15 @@ func (h *Host) unspecified() netip.Addr {
 
 // receiveUDP takes over pkt, whose decoded form is p.
 func (h *Host) receiveUDP(p *ip.Packet, pkt *buffer) {
-	c := h.connected[flow{p.Dst, p.Src}]
-	if c == nil {
-		c = h.udp[p.Dst]
+	var c *udpConn
+	if len(h.connected) > 0 {
+		c = h.connected[flow{p.Dst, p.Src}]
 	}
 	if c == nil {
 		c = h.udp[netip.AddrPortFrom(netip.Addr{}, p.Dst.Port())]
+	}
+	if c == nil {
+		c = h.udp[p.Dst]
 	}
 	if c != nil {
 		c.receive(p.Src, pkt)
