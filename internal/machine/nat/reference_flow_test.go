@@ -84,8 +84,11 @@ func (r *reference) note(m *refMapping, s *refSession, p refPacket, out, fresh b
 	switch m.proto {
 	case ip.TCP:
 		s.history = append(s.history, refSegment{out, p.flags, r.now})
-		// The history before the connection was opened anew, or of the many
-		// packets in between, makes no difference; but it is replayed whole.
+		if r.cfg.TCP.RSTCloses && !out && p.flags&ip.RST != 0 {
+			m.sessions = slices.DeleteFunc(m.sessions, func(o *refSession) bool { return o == s })
+			r.dropIfEmpty(m, r.now)
+			r.leave()
+		}
 	case ip.ICMP:
 		if fresh || p.kind == ip.EchoRequest {
 			s.kept = r.now
@@ -96,6 +99,19 @@ func (r *reference) note(m *refMapping, s *refSession, p refPacket, out, fresh b
 			s.kept = r.now
 		}
 		first := fresh && len(m.sessions) == 1
+		if fresh {
+			s.answered = !out
+		}
+		if first {
+			m.answered = !out
+		}
+		limited := r.cfg.Timers.UDPUnanswered > 0
+		if limited && !out && !s.answered {
+			s.answered, s.kept = true, r.now
+		}
+		if limited && !out && !m.answered {
+			m.answered, m.kept = true, r.now
+		}
 		if first || out && how != RefreshInbound || !out && how != RefreshOutbound || fresh && !out {
 			m.kept = r.now
 		}

@@ -40,6 +40,7 @@ type refMapping struct {
 	grant              *refGrant
 	wide               int       // when Map made it or took it over; 0: it did not
 	kept               time.Time // UDP timed as a whole: when it was last refreshed
+	answered           bool      // and whether anything came in
 	sessions           []*refSession
 }
 
@@ -50,9 +51,10 @@ type refGrant struct {
 
 // refSession is a remote, as far as it is remembered.
 type refSession struct {
-	remote  netip.AddrPort
-	kept    time.Time    // UDP and ICMP: last refreshed
-	history []refSegment // TCP
+	remote   netip.AddrPort
+	kept     time.Time    // UDP and ICMP: last refreshed
+	answered bool         // UDP: something came in
+	history  []refSegment // TCP
 }
 
 type refSegment struct {
@@ -151,9 +153,16 @@ func (r *reference) ends(m *refMapping, s *refSession) time.Time {
 	case m.proto == ip.ICMP:
 		return s.kept.Add(timeOr(r.cfg.Timers.ICMP, time.Minute))
 	case r.asOne(m):
-		return m.kept.Add(timeOr(r.cfg.Timers.UDP, 5*time.Minute))
+		return m.kept.Add(r.udp(m.answered))
 	}
-	return s.kept.Add(timeOr(r.cfg.Timers.UDP, 5*time.Minute))
+	return s.kept.Add(r.udp(s.answered))
+}
+
+func (r *reference) udp(answered bool) time.Duration {
+	if !answered && r.cfg.Timers.UDPUnanswered > 0 {
+		return r.cfg.Timers.UDPUnanswered
+	}
+	return timeOr(r.cfg.Timers.UDP, 5*time.Minute)
 }
 
 // forget drops what has expired.

@@ -117,6 +117,10 @@ func anyBehaviour(r *rand.Rand) Behaviour {
 		b.Timers = Timers{UDP: 20 * time.Second, ICMP: 7 * time.Second, Transitory: 30 * time.Second,
 			Established: 20 * time.Minute, AfterFIN: 10 * time.Second, AfterRST: 5 * time.Second, PerSession: b.Timers.PerSession}
 	}
+	if r.IntN(4) == 0 {
+		b.Timers.UDPUnanswered = pick(r, time.Second, 15*time.Second, 10*time.Minute)
+	}
+	b.TCP.RSTCloses = r.IntN(4) == 0
 	p := &b.Ports
 	p.Allocation = Allocation(r.IntN(5))
 	switch r.IntN(3) {
