@@ -40,8 +40,14 @@ func newOrdinary(t *testing.T) ordinary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	run := filepath.Join(dir, "run")
+	t.Cleanup(func() {
+		for _, left := range processesWith("XDG_RUNTIME_DIR=" + run) { // of a script that failed
+			pid, _, _ := strings.Cut(left, " ")
+			exec.Command("kill", "-KILL", pid).Run()
+		}
+		os.RemoveAll(dir)
+	})
 	self, err := os.ReadFile("/proc/self/exe")
 	lab, err2 := os.ReadFile("../../docs/labs/two-homes.yaml")
 	for _, err := range []error{
