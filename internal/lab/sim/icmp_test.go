@@ -10,7 +10,6 @@ import (
 	"slices"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
@@ -311,41 +310,6 @@ func TestRepeat(t *testing.T) {
 			t.Error("out of order")
 		}
 	})
-}
-
-// Nothing that is sent depends on anything but the seed.
-func TestDeterminism(t *testing.T) {
-	run := func() (steps []string) {
-		synctest.Test(t, func(t *testing.T) {
-			link := scenario.Link{Delay: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, Loss: 0.1, Repeat: 0.1, Reorder: 0.1}
-			top := behind(portRestricted, symmetric)
-			for i := range top.Gateways {
-				top.Gateways[i].Outside.Link = link
-			}
-			n, err := New(top, Options{Seed: 3, Trace: func(e TraceEvent) {
-				steps = append(steps, e.Time.String()+e.Kind.String()+e.Port+e.Src.String()+e.Dst.String()+e.Reason)
-			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer n.Close()
-			for _, name := range []string{"a", "b"} {
-				u := listenUDP(t, n.Host(name), 0)
-				for range 50 {
-					send(t, u, "192.0.2.1:1", "x")
-					time.Sleep(time.Millisecond)
-				}
-				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-				n.Host(name).Ping(ctx, addr("192.0.2.1"), 5000)
-				n.Host(name).DialTCP(ctx, 0, end("192.0.2.1:80"))
-				cancel()
-			}
-		})
-		return steps
-	}
-	if first, second := run(), run(); !slices.Equal(first, second) || len(first) < 300 {
-		t.Errorf("two runs of %d and %d steps differ", len(first), len(second))
-	}
 }
 
 // Nobody on the own network has the address: after three seconds of asking for

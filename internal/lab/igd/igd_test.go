@@ -1,0 +1,80 @@
+package igd_test
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/bodkin-net/bodkin/internal/lab/igd"
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/lab/sim"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	"github.com/bodkin-net/bodkin/internal/machine/portmap"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The machine gets the request as it is, but for what it would refuse to read,
+// and its answer waits as long as it says. Who says nothing is let go.
+func TestServe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, err := sim.New(scenario.OneHome(nat.Behaviour{}), sim.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		l, err := n.Gateway("g").Host().ListenTCP(5000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got portmap.HTTPRequest
+		s := igd.Serve(l, func(r portmap.HTTPRequest) portmap.Response {
+			got = r
+			return portmap.Response{Status: 418, Type: "text/plain", Body: []byte("short and stout"), After: time.Minute}
+		})
+		defer s.Close()
+		dial := func() net.Conn {
+			c, err := n.Host("a").DialTCP(t.Context(), 7, netip.MustParseAddrPort("10.1.0.1:5000"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		c := dial()
+		start := time.Now()
+		body := strings.Repeat("x", 2*portmap.MaxBody)
+		r, _ := http.NewRequest("POST", "http://10.1.0.1:5000/control?x", strings.NewReader(body))
+		r.Header.Set("SOAPAction", "act")
+		r.Close = true
+		if err := r.Write(c); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(c)
+		c.Close()
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 418") || !strings.HasSuffix(string(answer), "short and stout") || time.Since(start) != time.Minute {
+			t.Errorf("%q, %v, after %v", answer, err, time.Since(start))
+		}
+		want := portmap.HTTPRequest{From: netip.MustParseAddrPort("10.1.0.2:7"), Method: "POST", Path: "/control", Host: "10.1.0.1:5000", SOAPAction: "act"}
+		if len(got.Body) != portmap.MaxBody+1 {
+			t.Errorf("%d bytes of the body", len(got.Body))
+		}
+		if got.Body = nil; got.From != want.From || got.Method != want.Method || got.Path != want.Path || got.Host != want.Host || got.SOAPAction != want.SOAPAction {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+
+		time.Sleep(2 * time.Minute) // the port is free again
+		c = dial()
+		start = time.Now()
+		if b, _ := io.ReadAll(c); len(b) != 0 || time.Since(start) > time.Minute {
+			t.Errorf("%q after %v of saying nothing", b, time.Since(start))
+		}
+		c.Close()
+	})
+}
