@@ -19,8 +19,8 @@ type device struct {
 	fd      int
 	tun     bool
 	joins   bool // takes several datagrams as one
-	joined  joined
-	waits   bool      // for flush
+	joined  [joinedFlows]joined
+	flows   int       // of joined, in use
 	port    *wirePort // of a TAP
 	gateway *gateway  // of a TUN
 }

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -106,29 +107,41 @@ func drainConn(c net.Conn) error {
 }
 
 // BenchmarkGatewaySmallPackets sends datagrams of 64 bytes for a second in each
-// iteration, as fast as one thread does: each in a call of its own.
+// iteration, as fast as one thread does: each in a call of its own, from one
+// socket or from several in turn.
 func BenchmarkGatewaySmallPackets(b *testing.B) {
 	for _, way := range ways {
-		b.Run(way.name, func(b *testing.B) {
-			l := wayLab(b, way.gateway, way.plain)
-			s := udp(b, l.Host("s"), 5000)
-			a := connected(b, l.Host("a"), netip.AddrPortFrom(ip(sAddr), 5000))
-			forceBuffer(b, s, unix.SO_RCVBUFFORCE, 32<<20)
-			forceBuffer(b, a, unix.SO_SNDBUFFORCE, 1<<20)
-			got := newCounter(b, s)
-			sent, took, work := 0, time.Duration(0), processorTime(b)
-			for b.Loop() {
-				n, d := pour(b, a, time.Second)
-				sent += n
-				took += d
-			}
-			time.Sleep(200 * time.Millisecond) // what is on its way
-			arrived := float64(got.stop())
-			b.ReportMetric(arrived/took.Seconds(), "packets/s")
-			b.ReportMetric(float64(processorTime(b)-work)/arrived, "cpu-ns/packet")
-			b.ReportMetric(100*(1-arrived/float64(sent)), "%lost")
-		})
+		for _, flows := range []int{1, 8} {
+			b.Run(fmt.Sprintf("%s/%d", way.name, flows), func(b *testing.B) {
+				benchmarkSmallPackets(b, wayLab(b, way.gateway, way.plain), flows)
+			})
+		}
 	}
+}
+
+func benchmarkSmallPackets(b *testing.B, l *Lab, flows int) {
+	s := udp(b, l.Host("s"), 5000)
+	forceBuffer(b, s, unix.SO_RCVBUFFORCE, 32<<20)
+	var from []int
+	for range flows {
+		a := connected(b, l.Host("a"), netip.AddrPortFrom(ip(sAddr), 5000))
+		forceBuffer(b, a, unix.SO_SNDBUFFORCE, 1<<20)
+		f, fd := blocking(b, a)
+		defer f.Close()
+		from = append(from, fd)
+	}
+	got := newCounter(b, s)
+	sent, took, work := 0, time.Duration(0), processorTime(b)
+	for b.Loop() {
+		n, d := pour(b, from, time.Second)
+		sent += n
+		took += d
+	}
+	time.Sleep(200 * time.Millisecond) // what is on its way
+	arrived := float64(got.stop())
+	b.ReportMetric(arrived/took.Seconds(), "packets/s")
+	b.ReportMetric(float64(processorTime(b)-work)/arrived, "cpu-ns/packet")
+	b.ReportMetric(100*(1-arrived/float64(sent)), "%lost")
 }
 
 func connected(b *testing.B, h *Host, to netip.AddrPort) socket {
@@ -162,15 +175,13 @@ func blocking(b *testing.B, s socket) (*os.File, int) {
 	return f, fd
 }
 
-// pour sends for so long.
-func pour(b *testing.B, s socket, d time.Duration) (sent int, took time.Duration) {
-	f, fd := blocking(b, s)
-	defer f.Close()
+// pour sends for so long, from each socket in turn.
+func pour(b *testing.B, from []int, d time.Duration) (sent int, took time.Duration) {
 	payload := make([]byte, 64-28)
 	start := time.Now()
 	for ; took < d; took = time.Since(start) {
-		for range 32 {
-			if _, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&payload[0])), uintptr(len(payload)), 0, 0, 0); errno != 0 {
+		for i := range 32 {
+			if _, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(from[i%len(from)]), uintptr(unsafe.Pointer(&payload[0])), uintptr(len(payload)), 0, 0, 0); errno != 0 {
 				b.Fatal(errno)
 			}
 			sent++

@@ -12,12 +12,13 @@ import (
 // the checksums, which were left to it by the sender.
 type joined struct {
 	buf     []byte
-	packets int // joined so far; 0 is none
+	packets int
 	headers int // IP and UDP
 	size    int // payload of each
 }
 
 const (
+	joinedFlows    = 8  // of a device at a time
 	maxJoined      = 64 // the kernel's own limit for the sender is as high
 	maxJoinedBytes = 60_000
 	udpChecksum    = 6 // where it stands in the header
@@ -38,21 +39,16 @@ func joinable(buf []byte) int {
 	return 0
 }
 
-// add takes a packet, if it is the next of the same flow.
+func (j *joined) begin(buf []byte, headers int) {
+	j.buf = append(j.buf[:0], buf...)
+	j.packets, j.headers, j.size = 1, headers, len(buf)-room-headers
+}
+
+// add takes the next packet of the flow, if there is room for it.
 func (j *joined) add(buf []byte) bool {
-	headers := joinable(buf)
-	if headers == 0 {
-		return false
-	}
-	if j.packets == 0 {
-		j.buf = append(j.buf[:0], buf...)
-		j.packets, j.headers, j.size = 1, headers, len(buf)-room-headers
-		return true
-	}
-	payload := buf[room+headers:]
+	payload := buf[room+j.headers:]
 	if j.packets == maxJoined || len(payload) > j.size || len(j.buf)+len(payload) > maxJoinedBytes ||
-		len(j.buf)-room-j.headers < j.packets*j.size || // the last one was short
-		!j.sameFlow(buf, headers) {
+		len(j.buf)-room-j.headers < j.packets*j.size { // the last one was short
 		return false
 	}
 	j.buf = append(j.buf, payload...)
@@ -66,20 +62,15 @@ func (j *joined) sameFlow(buf []byte, headers int) bool {
 	}
 	a, b := j.buf[room:], buf[room:]
 	if headers == 48 { // all but the payload length
-		return bytes.Equal(a[:4], b[:4]) && bytes.Equal(a[6:44], b[6:44])
+		return bytes.Equal(a[6:44], b[6:44]) && bytes.Equal(a[:4], b[:4])
 	}
 	// All but the length, the identification and the checksum.
-	return bytes.Equal(a[:2], b[:2]) && bytes.Equal(a[6:10], b[6:10]) && bytes.Equal(a[12:24], b[12:24])
+	return bytes.Equal(a[12:24], b[12:24]) && bytes.Equal(a[:2], b[:2]) && bytes.Equal(a[6:10], b[6:10])
 }
 
-// packet is what was joined, as one, and leaves nothing behind; nil if nothing
-// was.
+// packet is what was joined, as one.
 func (j *joined) packet() []byte {
-	n := j.packets
-	if j.packets = 0; n == 0 {
-		return nil
-	}
-	if n == 1 {
+	if j.packets == 1 {
 		return j.buf
 	}
 	p := j.buf[room:]
@@ -99,32 +90,50 @@ func (j *joined) packet() []byte {
 	return j.buf
 }
 
-// put hands a packet to the device, now or, until flush, with those that follow.
+// put hands a packet to the device, now or, until flush, with others of its
+// flow. Flows may overtake each other, packets of a flow do not.
 func (w *wire) put(d *device, buf []byte) {
-	if !d.joins || !d.joined.add(buf) {
-		d.flush()
-		if !d.joins || !d.joined.add(buf) {
-			d.write(buf)
-			return
-		}
+	headers := 0
+	if d.joins {
+		headers = joinable(buf)
 	}
-	if !d.waits {
-		d.waits = true
+	if headers == 0 {
+		d.flush()
+		d.write(buf)
+		return
+	}
+	for i := range d.flows {
+		j := &d.joined[i]
+		if !j.sameFlow(buf, headers) {
+			continue
+		}
+		if !j.add(buf) {
+			d.write(j.packet())
+			j.begin(buf, headers)
+		}
+		return
+	}
+	switch d.flows {
+	case joinedFlows:
+		d.flush()
+	case 0:
 		w.waiting = append(w.waiting, d)
 	}
+	d.joined[d.flows].begin(buf, headers)
+	d.flows++
 }
 
 func (d *device) flush() {
-	if p := d.joined.packet(); p != nil {
-		d.write(p)
+	for i := range d.flows {
+		d.write(d.joined[i].packet())
 	}
+	d.flows = 0
 }
 
 // flush hands over what waits to be joined.
 func (w *wire) flush() {
 	for _, d := range w.waiting {
 		d.flush()
-		d.waits = false
 	}
 	w.waiting = w.waiting[:0]
 }
