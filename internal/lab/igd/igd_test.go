@@ -56,10 +56,10 @@ func TestServe(t *testing.T) {
 		if err := r.Write(c); err != nil {
 			t.Fatal(err)
 		}
-		answer, err := io.ReadAll(c)
+		answer, _ := io.ReadAll(c) // the rest of the body makes it end in a reset
 		c.Close()
-		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 418") || !strings.HasSuffix(string(answer), "short and stout") || time.Since(start) != time.Minute {
-			t.Errorf("%q, %v, after %v", answer, err, time.Since(start))
+		if !strings.HasPrefix(string(answer), "HTTP/1.1 418") || !strings.HasSuffix(string(answer), "short and stout") || time.Since(start) != time.Minute {
+			t.Errorf("%q after %v", answer, time.Since(start))
 		}
 		want := portmap.HTTPRequest{From: netip.MustParseAddrPort("10.1.0.2:7"), Method: "POST", Path: "/control", Host: "10.1.0.1:5000", SOAPAction: "act"}
 		if len(got.Body) != portmap.MaxBody+1 {
