@@ -29,7 +29,6 @@ import (
 type kernelGateway struct {
 	t       *testing.T
 	devices [2]int // inside, outside
-	marks   uint16
 }
 
 var deviceNames = [2]string{"inside0", "outside0"}

@@ -128,7 +128,7 @@ func TestICMPBehaviour(t *testing.T) {
 		return ip.AppendError(nil, z1.Addr(), ip.TimeExceeded, udpPacket(at, y1)), at
 	}
 	g := newBench(t, Behaviour{ICMP: ICMP{DropErrors: true}})
-	e, at := about(g)
+	e, _ := about(g)
 	if v := g.Inbound(g.now, e); v != drop(Filtered) {
 		t.Errorf("DropErrors, in: %+v", v)
 	}
@@ -137,7 +137,7 @@ func TestICMPBehaviour(t *testing.T) {
 	}
 
 	g = newBench(t, Behaviour{ICMP: ICMP{KeepQuote: true}})
-	e, at = about(g)
+	e, at := about(g)
 	var q ip.Packet
 	if p, v := g.pass(g.Inbound, e); v.Action != Forward || p.Dst.Addr() != x.Addr() || p.Quoted(&q) != nil || q.Src != at {
 		t.Errorf("KeepQuote: %+v, quotes %v", v, q.Src)
