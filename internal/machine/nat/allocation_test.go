@@ -191,6 +191,26 @@ func TestRFC6888REQ8HoldDown(t *testing.T) {
 	}
 }
 
+// It rests from the end of the last session on, also when nothing happened for
+// long and all of them are found to have ended at once.
+func TestHoldDownBegins(t *testing.T) {
+	g := newBench(t, Behaviour{Ports: Ports{HoldDown: 2 * time.Minute}})
+	var last time.Time
+	for i := range 20 {
+		g.now = g.now.Add(time.Duration(i*7%11) * 100 * time.Millisecond)
+		g.tcpOut(x, remoteAt(i), ip.SYN)
+		last = g.now
+	}
+	g.now = last.Add(6*time.Minute - 1)
+	if got, _ := g.tcpOut(x2, y1, ip.SYN); got.Port() != 5001 {
+		t.Errorf("port %d after less than two minutes", got.Port())
+	}
+	g.now = last.Add(6 * time.Minute)
+	if got, _ := g.tcpOut(ep("10.0.0.3:5000"), y1, ip.SYN); got.Port() != 5000 {
+		t.Errorf("port %d after two minutes", got.Port())
+	}
+}
+
 // RFC 6888 REQ-4: a subscriber cannot take all.
 func TestRFC6888REQ4PerHost(t *testing.T) {
 	g := newBench(t, symmetricTo(Ports{PerHost: 3}))
