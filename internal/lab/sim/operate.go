@@ -13,7 +13,8 @@ import (
 
 // SetLink changes what happens to packets on a port from now on. The port is
 // named like its host; a gateway's are named "NAME/inside", "NAME/outside" and
-// "NAME/dmz". Who is on it learns of another MTU only by what is lost.
+// "NAME/dmz". A host knows the MTU of its link at once; a gateway goes on saying
+// what it was when the network was made.
 func (n *Network) SetLink(name string, l scenario.Link) error {
 	if err := scenario.CheckLink(l); err != nil {
 		return fmt.Errorf("sim: %s: %w", name, err)
