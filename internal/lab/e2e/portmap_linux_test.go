@@ -74,6 +74,14 @@ func (h *box) upnpc(host, args string, want ...string) {
 func (h *box) mustSay(host, program, args string, want ...string) {
 	h.Helper()
 	out, err := h.run(host, program, strings.Fields(args)...)
+	// natpmpc asks again after 250 ms, and on a slow machine takes the second
+	// answer to one question for the answer to the next.
+	for range 5 {
+		if !strings.Contains(out, "protocol UNKNOWN") {
+			break
+		}
+		out, err = h.run(host, program, strings.Fields(args)...)
+	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		h.Fatal(err)
