@@ -10,7 +10,8 @@ import (
 
 // SetLink changes the link of a port from now on; packets already on their way
 // keep their time. The port is named like its host; a gateway's are named
-// "NAME/inside", "NAME/outside" and "NAME/dmz".
+// "NAME/inside", "NAME/outside" and "NAME/dmz". Who is on it learns of another
+// MTU only by what is lost.
 func (l *Lab) SetLink(name string, link scenario.Link) error {
 	if err := scenario.CheckLink(link); err != nil {
 		return fmt.Errorf("netns: %s: %w", name, err)

@@ -87,7 +87,7 @@ func compile(t scenario.Topology, opt Options) (*plan, error) {
 	if err := scenario.Check(t); err != nil {
 		return nil, fmt.Errorf("netns: %w", err)
 	}
-	p := &plan{userWire: opt.UserWire}
+	p := &plan{userWire: opt.UserWire || opt.Plain}
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
 		n := &node{name: g.Name, gateway: g, machine: !g.Kernel && !opt.Kernel}

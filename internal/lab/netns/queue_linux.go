@@ -84,3 +84,43 @@ func (q *queue) pop() (int64, *packet) {
 	}
 	return top.due, top.packet
 }
+
+// take is a packet with a copy of buf.
+func (w *wire) take(buf []byte) *packet {
+	p := w.blank(len(buf))
+	p.buf = append(p.buf, buf...)
+	return p
+}
+
+// wrap is a packet around an IP packet that a machine has made.
+func (w *wire) wrap(ip []byte) *packet {
+	p := w.blank(room + len(ip))
+	p.buf = append(append(p.buf, make([]byte, room)...), ip...)
+	return p
+}
+
+// blank is an empty packet that has room for n bytes.
+func (w *wire) blank(n int) *packet {
+	class, size := 0, smallBuffer
+	if n > smallBuffer {
+		class, size = 1, largeBuffer
+	}
+	spare := w.spare[class]
+	if len(spare) == 0 {
+		return &packet{buf: make([]byte, 0, size)}
+	}
+	p := spare[len(spare)-1]
+	w.spare[class] = spare[:len(spare)-1]
+	*p = packet{buf: p.buf[:0]}
+	return p
+}
+
+func (w *wire) recycle(p *packet) {
+	class, limit := 0, 8192
+	if cap(p.buf) > smallBuffer {
+		class, limit = 1, 256
+	}
+	if len(w.spare[class]) < limit {
+		w.spare[class] = append(w.spare[class], p)
+	}
+}

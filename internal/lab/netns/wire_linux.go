@@ -2,17 +2,13 @@ package netns
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 )
 
 // wire carries the packets of every network of a lab, on one thread of its own:
@@ -66,115 +62,6 @@ const (
 	// collector is held up for no longer.
 	shortWait = time.Millisecond
 )
-
-// newWire joins the devices of a plan, and starts to carry.
-func newWire(p *plan, opt Options, spaces map[*node]*namespace, devices map[*port]*device) (*wire, error) {
-	w := blankWire(p, opt, spaces)
-	if err := w.build(p, opt, devices); err != nil {
-		return nil, err
-	}
-	if len(w.unsettled) == 0 {
-		close(w.settled)
-	}
-	var err error
-	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, fmt.Errorf("netns: epoll: %w", err)
-	}
-	if w.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		unix.Close(w.epoll)
-		return nil, fmt.Errorf("netns: eventfd: %w", err)
-	}
-	watch := func(fd, index int) error {
-		return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(index)})
-	}
-	err = watch(w.wake, -1)
-	for i, d := range w.devices {
-		if err == nil {
-			err = watch(d.fd, i)
-		}
-	}
-	if err != nil {
-		unix.Close(w.epoll)
-		unix.Close(w.wake)
-		return nil, fmt.Errorf("netns: epoll: %w", err)
-	}
-	w.errands = newErrands()
-	onThread(w.run)
-	return w, nil
-}
-
-func blankWire(p *plan, opt Options, spaces map[*node]*namespace) *wire {
-	return &wire{
-		plan:      p,
-		spaces:    spaces,
-		unsettled: map[*wirePort]bool{},
-		settled:   make(chan struct{}),
-		rng:       rand.New(rand.NewPCG(opt.Seed, 0)),
-		start:     time.Now(),
-		scratch:   make([]byte, 0, largeBuffer),
-		done:      make(chan struct{}),
-	}
-}
-
-// build makes networks, ports and gateways of a plan.
-func (w *wire) build(p *plan, opt Options, devices map[*port]*device) error {
-	at := map[*port]*wirePort{}
-	for _, s := range p.networks {
-		n := &network{name: s.name, stations: map[netip.Addr]station{}, byMAC: map[mac]*wirePort{}, onLink: s.onLink, flows: map[Flow]*Count{}}
-		if s.name == scenario.Internet {
-			n.hops = max(opt.Hops, 0)
-			if opt.Hops == 0 {
-				n.hops = 1
-			}
-		}
-		for _, q := range s.ports {
-			wp := &wirePort{port: q, hw: q.hardware(), up: lane{link: q.Link}, down: lane{link: q.Link}}
-			at[q] = wp
-			n.attach(wp)
-		}
-		for a, q := range s.byAddr {
-			n.give(at[q], a)
-		}
-		w.networks = append(w.networks, n)
-	}
-	for i, s := range p.networks {
-		for _, b := range s.behind {
-			w.networks[i].behind = append(w.networks[i].behind, way{b.prefix, at[b.port]})
-		}
-		w.networks[i].upstream = at[s.upstream]
-	}
-	for _, n := range p.nodes {
-		for _, q := range n.ports {
-			w.ports = append(w.ports, at[q])
-			d := devices[q]
-			w.devices = append(w.devices, d)
-			if !n.machine {
-				at[q].device, d.port = d, at[q]
-			}
-			if q.DHCP && !q.left {
-				w.unsettled[at[q]] = true
-			}
-			if n.firewall != nil {
-				if err := w.addFirewall(at[q], opt.Seed); err != nil {
-					return err
-				}
-			}
-		}
-		if n.machine {
-			if err := w.addGateway(p, n, opt, at, devices); err != nil {
-				return err
-			}
-		}
-	}
-	for p := range w.unsettled {
-		if p.gateway == nil {
-			if err := w.addClient(p, opt.Seed); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
 
 func (w *wire) now() int64 { return int64(time.Since(w.start)) }
 
@@ -316,46 +203,6 @@ func (w *wire) askAgain() {
 		}
 	}
 	w.stale = w.stale[:0]
-}
-
-// take is a packet with a copy of buf.
-func (w *wire) take(buf []byte) *packet {
-	p := w.blank(len(buf))
-	p.buf = append(p.buf, buf...)
-	return p
-}
-
-// wrap is a packet around an IP packet that a machine has made.
-func (w *wire) wrap(ip []byte) *packet {
-	p := w.blank(room + len(ip))
-	p.buf = append(append(p.buf, make([]byte, room)...), ip...)
-	return p
-}
-
-// blank is an empty packet that has room for n bytes.
-func (w *wire) blank(n int) *packet {
-	class, size := 0, smallBuffer
-	if n > smallBuffer {
-		class, size = 1, largeBuffer
-	}
-	spare := w.spare[class]
-	if len(spare) == 0 {
-		return &packet{buf: make([]byte, 0, size)}
-	}
-	p := spare[len(spare)-1]
-	w.spare[class] = spare[:len(spare)-1]
-	*p = packet{buf: p.buf[:0]}
-	return p
-}
-
-func (w *wire) recycle(p *packet) {
-	class, limit := 0, 8192
-	if cap(p.buf) > smallBuffer {
-		class, limit = 1, 256
-	}
-	if len(w.spare[class]) < limit {
-		w.spare[class] = append(w.spare[class], p)
-	}
 }
 
 // close ends the thread. The devices are the lab's to close.

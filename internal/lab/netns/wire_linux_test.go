@@ -234,6 +234,12 @@ func TestLinks(t *testing.T) {
 				t.Errorf("%d arrived, %d overtook", len(got), overtook)
 			}
 		}},
+		{"repeat", scenario.Link{Repeat: 0.1}, 0, func(t *testing.T, got []arrival) {
+			// Binomial: 200 of 2000, standard deviation 13.
+			if twice := len(got) - n; twice < 140 || twice > 260 {
+				t.Errorf("%d of %d came twice, want about a tenth", twice, n)
+			}
+		}},
 		{"rate", scenario.Link{Rate: 16_000_000}, 0, func(t *testing.T, got []arrival) {
 			// 16 Mbit/s is 2000 packets of 1000 bytes a second; the queue
 			// holds 100 ms, which is 200. How many more there was room for
