@@ -79,13 +79,14 @@ func takeOver() (*holder, *net.UnixListener, error) {
 	}
 	h := &holder{left: make(chan struct{}), lock: os.NewFile(lockFD, "lock")}
 	h.dir = &dir{file: os.NewFile(dirFD, "labs")}
-	starts, err1 := net.FileConn(os.NewFile(startFD, "start"))
-	l, err2 := net.FileListener(os.NewFile(socketFD, "socket"))
-	if err1 != nil || err2 != nil {
+	// Both are duplicated; the files close what they came in, and not later, when
+	// the numbers are somebody else's.
+	start, socket := os.NewFile(startFD, "start"), os.NewFile(socketFD, "socket")
+	starts, err1 := net.FileConn(start)
+	l, err2 := net.FileListener(socket)
+	if err := errors.Join(err1, err2, start.Close(), socket.Close()); err != nil {
 		return nil, nil, errAlone
 	}
-	unix.Close(startFD)
-	unix.Close(socketFD)
 	h.starts = starts.(*net.UnixConn)
 	listener := l.(*net.UnixListener)
 	listener.SetUnlinkOnClose(false)

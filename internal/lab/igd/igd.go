@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
 
@@ -22,6 +24,7 @@ type Machine func(portmap.HTTPRequest) portmap.Response
 const (
 	requestTime = 10 * time.Second
 	idleTime    = time.Minute
+	maxConns    = 64 // at once; others wait
 )
 
 // Server serves one gateway.
@@ -38,7 +41,7 @@ func Serve(l net.Listener, m Machine) *Server {
 	}}
 	go func() {
 		defer close(s.done)
-		s.http.Serve(l)
+		s.http.Serve(netutil.LimitListener(l, maxConns))
 	}()
 	return s
 }

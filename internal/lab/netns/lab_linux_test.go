@@ -90,7 +90,16 @@ func udp(t testing.TB, h *Host, port uint16) socket {
 	var c *net.UDPConn
 	err := h.Do(func() (err error) {
 		c, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
-		return err
+		if err != nil {
+			return err
+		}
+		// A busy machine reads late; what waits is not lost.
+		raw, err := c.SyscallConn()
+		if err != nil {
+			return err
+		}
+		raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) })
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)

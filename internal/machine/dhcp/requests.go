@@ -28,11 +28,7 @@ func (s *Server) discover(now time.Time, sender MAC, m *message) {
 		}
 		return
 	}
-	if sender != (MAC{}) && s.book.bySender[sender] >= perSender {
-		if s.hoarded.IsZero() || now.Sub(s.hoarded) >= quietFor {
-			s.hoarded = now
-			s.say(Event{Kind: Hoarded, Client: m.hw, User: sender})
-		}
+	if s.hoards(now, sender, m) {
 		return
 	}
 	a, ok := s.choose(now, k, m)
@@ -49,6 +45,18 @@ func (s *Server) discover(now time.Time, sender MAC, m *message) {
 		return
 	}
 	s.offer(now, s.book.give(now, a, k, m.hw, sender, offered, now.Add(offerFor)), m)
+}
+
+// hoards tells whether a sender has so many addresses that it gets no more.
+func (s *Server) hoards(now time.Time, sender MAC, m *message) bool {
+	if sender == (MAC{}) || s.book.bySender[sender] < perSender {
+		return false
+	}
+	if s.hoarded.IsZero() || now.Sub(s.hoarded) >= quietFor {
+		s.hoarded = now
+		s.say(Event{Kind: Hoarded, Client: m.hw, User: sender})
+	}
+	return true
 }
 
 // choose is an address for a client that holds none.
@@ -95,7 +103,8 @@ func (s *Server) request(now time.Time, sender MAC, m *message) {
 		s.keep(now, m.client, sender, m)
 	case !m.requested.IsValid():
 	case m.server.IsValid(): // SELECTING
-		if a := m.requested; r != nil && r.addr == a || s.vacant(a) && s.space.lendable(a, m.hw) && a != s.barred.of(key(m)) {
+		if a := m.requested; r != nil && r.addr == a && r.held() ||
+			s.vacant(a) && s.space.lendable(a, m.hw) && a != s.barred.of(key(m)) && !s.hoards(now, sender, m) {
 			// It need not be an offer that still stands.
 			s.grant(now, a, sender, m)
 		} else {

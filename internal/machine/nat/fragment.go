@@ -77,7 +77,10 @@ func (g *Gateway) fragment(from, dst Side, p *ip.Packet) Verdict {
 			t.forget(c)
 			c = g.addCut(t, key)
 		}
-		c.take(0, p.PartLen(), more)
+		if _, sound := c.take(0, p.PartLen(), more); !sound {
+			t.refuse(c, Malformed)
+			return drop(Malformed)
+		}
 		return g.firstPart(from, dst, t, c, p)
 	}
 	if c == nil {

@@ -32,6 +32,9 @@ func (r *reference) handle(p refPacket) (refOutcome, error) {
 	case Local:
 	case Outside, p.from:
 		if _, static := r.staticAt(p.dst.Addr()); p.kind == ip.EchoRequest && !static {
+			if pass, decided := r.ruled(p.from, Local, p.proto, p.src, p.dst); decided && !pass {
+				return dropped(Ruled), nil
+			}
 			return dropped(Kept), nil
 		}
 		if own != Outside {

@@ -20,8 +20,13 @@ func (g *Gateway) route(from Side, p *ip.Packet) Verdict {
 	case Local:
 		to = g.sideOf(p.Dst.Addr())
 	case from, Outside:
-		if p.Kind == ip.EchoRequest && g.dst.mine(g) && g.ping(from, p) {
-			return drop(Kept)
+		if p.Kind == ip.EchoRequest && g.dst.mine(g) {
+			if !g.permitted(from, Local, p) {
+				return drop(Ruled)
+			}
+			if g.ping(from, p) {
+				return drop(Kept)
+			}
 		}
 		if g.dst.side != Outside {
 			return g.toLocal(from, p)
@@ -65,26 +70,28 @@ func (g *Gateway) plain(from, to Side, p *ip.Packet) Verdict {
 	if g.dst.side == Outside {
 		return g.toLocal(from, p)
 	}
-	if from == to {
+	if from == to || !routable(p.Src.Addr()) || !routable(p.Dst.Addr()) {
 		return drop(BadAddress)
 	}
-	switch g.rule(from, to, p, p.Src, p.Dst) {
-	case rejected:
-		g.refused(from, p)
-		return drop(Ruled)
-	case discarded:
+	if !g.permitted(from, to, p) {
 		return drop(Ruled)
 	}
 	return g.glance(to, p)
 }
 
+// permitted tells whether no rule is against a packet as it is, and answers
+// what is rejected.
+func (g *Gateway) permitted(from, to Side, p *ip.Packet) bool {
+	says := g.rule(from, to, p, p.Src, p.Dst)
+	if says == rejected {
+		g.refused(from, p)
+	}
+	return says != rejected && says != discarded
+}
+
 // toLocal hands a packet to the gateway's own stack.
 func (g *Gateway) toLocal(from Side, p *ip.Packet) Verdict {
-	switch g.rule(from, Local, p, p.Src, p.Dst) {
-	case rejected:
-		g.refused(from, p)
-		return drop(Ruled)
-	case discarded:
+	if !g.permitted(from, Local, p) {
 		return drop(Ruled)
 	}
 	return forward(Local)

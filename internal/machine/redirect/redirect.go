@@ -100,7 +100,8 @@ func (r *Redirect) Original(now time.Time, proxied netip.AddrPort) (client, remo
 }
 
 // FromInside rewrites a packet that came from inside, if it is to be
-// redirected. It is not ok if the table is full: then the packet goes nowhere.
+// redirected. It is not ok if the table is full of open connections, or if the
+// packet begins in the middle of one: then it goes nowhere.
 func (r *Redirect) FromInside(now time.Time, p *ip.Packet) (ok bool) {
 	if p.Proto != ip.TCP || p.Fragment || !p.Is4() || !slices.Contains(r.cfg.Ports, p.Dst.Port()) ||
 		slices.ContainsFunc(r.cfg.Except, func(e netip.Prefix) bool { return e.Contains(p.Dst.Addr()) }) {
@@ -114,6 +115,9 @@ func (r *Redirect) FromInside(now time.Time, p *ip.Packet) (ok bool) {
 		c = nil
 	}
 	if c == nil {
+		if p.TCPFlags()&(ip.SYN|ip.ACK|ip.RST|ip.FIN) != ip.SYN {
+			return false // the middle of something that is not known
+		}
 		if c = r.add(key); c == nil {
 			return false
 		}
@@ -146,7 +150,11 @@ func (r *Redirect) FromProxy(now time.Time, p *ip.Packet) {
 
 func (r *Redirect) add(key pair) *connection {
 	if len(r.byClient) >= r.cfg.Max {
-		return nil
+		// Connections that did not come about, or are over, make room.
+		if r.opening.first == nil {
+			return nil
+		}
+		r.forget(r.opening.first)
 	}
 	c := &connection{pair: key, proxied: key.client}
 	for r.byProxied[c.proxied] != nil {

@@ -152,6 +152,7 @@ func TestFull(t *testing.T) {
 	r := newRedirect(t, 3)
 	for i := range 3 {
 		r.in(t, start, fmt.Sprintf("192.168.1.20:%d", 5000+i), "203.0.113.9:80", ip.SYN)
+		r.in(t, start, fmt.Sprintf("192.168.1.20:%d", 5000+i), "203.0.113.9:80", ip.ACK)
 	}
 	if got := r.in(t, start, "192.168.1.20:6000", "203.0.113.9:80", ip.SYN); got != "full" {
 		t.Errorf("the fourth became %s", got)
@@ -159,8 +160,29 @@ func TestFull(t *testing.T) {
 	if got := r.in(t, start, "192.168.1.20:5000", "203.0.113.9:80", ip.ACK); got == "full" {
 		t.Error("the first is refused")
 	}
-	if got := r.in(t, start.Add(transitory), "192.168.1.20:6000", "203.0.113.9:80", ip.SYN); got == "full" {
+	if got := r.in(t, start.Add(established), "192.168.1.20:6000", "203.0.113.9:80", ip.SYN); got == "full" {
 		t.Error("refused after the others are gone")
+	}
+}
+
+// Connections that nobody goes on with make room for new ones, and what begins
+// in the middle takes none.
+func TestHalfOpenMakeRoom(t *testing.T) {
+	r := newRedirect(t, 3)
+	for i := range 10 {
+		r.in(t, start, fmt.Sprintf("192.168.1.20:%d", 5000+i), "203.0.113.9:80", ip.RST)
+	}
+	if r.Len() != 0 {
+		t.Errorf("%d connections begun by an RST", r.Len())
+	}
+	for i := range 10 {
+		r.in(t, start, fmt.Sprintf("192.168.1.20:%d", 5000+i), "203.0.113.9:80", ip.SYN)
+	}
+	if got := r.in(t, start, "192.168.1.21:6000", "203.0.113.9:80", ip.SYN); got == "full" {
+		t.Error("an honest one is refused")
+	}
+	if r.Len() != 3 {
+		t.Errorf("%d connections of 3", r.Len())
 	}
 }
 
@@ -174,7 +196,11 @@ func TestWalk(t *testing.T) {
 		now = now.Add(time.Duration(rnd.IntN(100)) * time.Millisecond)
 		src := fmt.Sprintf("192.168.1.%d:%d", 20+rnd.IntN(2), 1024+rnd.IntN(8))
 		dst := fmt.Sprintf("203.0.113.%d:%d", rnd.IntN(4), []int{80, 443}[rnd.IntN(2)])
-		got := r.in(t, now, src, dst, ip.ACK)
+		flags := uint8(ip.ACK)
+		if there[src+dst] == "" {
+			flags = ip.SYN
+		}
+		got := r.in(t, now, src, dst, flags)
 		if was, ok := there[src+dst]; ok && was != got {
 			t.Fatalf("%s to %s became %s, and was %s", src, dst, got, was)
 		}

@@ -30,8 +30,13 @@ func (r *Router) handleRedirected(now time.Time, from nat.Side, pkt []byte, off 
 	var p ip.Packet
 	if (from == nat.Inside || from == nat.Local) && p.Decode(pkt) == nil {
 		p.Partial = off.PartialSum
-		if from == nat.Inside && !r.isOwn(p.Dst.Addr()) && !r.proxy.FromInside(now, &p) {
-			return nat.Verdict{Action: nat.Drop, Reason: nat.TableFull}
+		if from == nat.Inside && !r.isOwn(p.Dst.Addr()) {
+			if !slices.ContainsFunc(r.cfg.NAT.Inside, func(in netip.Prefix) bool { return in.Contains(p.Src.Addr()) }) {
+				return nat.Verdict{Action: nat.Drop, Reason: nat.BadAddress} // RFC 2827
+			}
+			if !r.proxy.FromInside(now, &p) {
+				return nat.Verdict{Action: nat.Drop, Reason: nat.TableFull}
+			}
 		}
 	}
 	v := r.nat.Handle(now, from, pkt, off)
