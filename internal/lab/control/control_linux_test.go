@@ -285,6 +285,34 @@ func TestStale(t *testing.T) {
 	}
 }
 
+// TestHolderKeepsItsDescriptors: what the holder was started with is not closed
+// again when the collector comes, by when the numbers are namespaces'.
+func TestHolderKeepsItsDescriptors(t *testing.T) {
+	home(t)
+	c := up(t, "x")
+	defer down(t, c)
+	for range 300 { // garbage
+		if _, err := c.Status(10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, err := c.Status(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"s"}
+	for _, g := range status.Gateways {
+		names = append(names, g.Name)
+	}
+	for _, name := range names {
+		space, err := c.Enter(name)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		space.Close()
+	}
+}
+
 // TestSnapshot: a status is the same on both sides of the socket.
 func TestSnapshot(t *testing.T) {
 	home(t)

@@ -58,6 +58,25 @@ func heapBytes() int64 {
 }
 
 // One host that asks in the name of many gets no more than its share.
+// TestRequestsWithoutDiscover: who leaves out DISCOVER gets no more than others.
+func TestRequestsWithoutDiscover(t *testing.T) {
+	b := newBench(t, small(100))
+	n := 0
+	for i := range 200 {
+		for _, r := range b.send(mac(9999), message{kind: request, hw: mac(i), requested: addrOf(b.space.first + uint32(i)), server: home.Addr()}) {
+			if r.kind == ack {
+				n++
+			}
+		}
+	}
+	if n != perSender {
+		t.Errorf("%d addresses, want %d", n, perSender)
+	}
+	if len(b.discover(mac(5000))) == 0 {
+		t.Error("nothing is left for another")
+	}
+}
+
 func TestOneSenderCannotTakeThePool(t *testing.T) {
 	b := newBench(t, small(100))
 	n := 0

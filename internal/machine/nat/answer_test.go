@@ -219,6 +219,17 @@ func newSides(t testing.TB, cfg Config) *bench {
 	return newBenchOf(t, cfg)
 }
 
+// TestRulesBindPings: a rule about the gateway itself counts for its pings.
+func TestRulesBindPings(t *testing.T) {
+	g := newBench(t, Behaviour{Rules: []Rule{{Action: Discard, To: SidesOf(Local)}}})
+	if v := g.Inbound(g.now, ip.AppendEcho(nil, y1.Addr(), ours, 64, ip.EchoRequest, 7, 1, nil)); v != drop(Ruled) {
+		t.Errorf("%+v", v)
+	}
+	if out, ok := g.Poll(); ok {
+		t.Errorf("answered by %x", out.Packet)
+	}
+}
+
 func TestPing(t *testing.T) {
 	for _, c := range []struct {
 		what     string

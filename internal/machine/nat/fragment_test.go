@@ -260,6 +260,8 @@ func TestOverlaps(t *testing.T) {
 		want  int
 	}{
 		{"none", [][]byte{data(1, 0, 800, true), data(1, 800, 800, true), data(1, 1600, 408, false)}, 3},
+		{"the first last, over another", [][]byte{data(7, 400, 400, false), data(7, 0, 600, true)}, 0},
+		{"the first last, beyond the end", [][]byte{data(8, 160, 80, false), data(8, 0, 600, true)}, 0},
 		{"teardrop", [][]byte{data(1, 0, 800, true), data(1, 400, 800, true), data(1, 1200, 8, false)}, 1},
 		{"within", [][]byte{data(1, 0, 800, true), data(1, 400, 8, true), data(1, 800, 8, false)}, 2},
 		{"around", [][]byte{data(1, 0, 800, true), data(1, 1600, 8, true), data(1, 1592, 80, true), data(1, 800, 792, true)}, 2},
