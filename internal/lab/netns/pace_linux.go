@@ -16,7 +16,8 @@ type pace struct {
 	last    int64 // when it was woken last
 	fast    int   // wake-ups in a row that came fast and brought little
 	rests   bool
-	patient int // how many of these before it rests: more after each failure
+	behind  bool // the last wake-up left packets for the next
+	patient int  // how many of these before it rests: more after each failure
 }
 
 const (
@@ -27,10 +28,10 @@ const (
 	mostFast  = 4096
 )
 
-// took notes what a wake-up has brought.
-func (p *pace) took(packets int, now int64) {
+// took notes what a wake-up has brought, and that it has left some behind.
+func (p *pace) took(packets int, behind bool, now int64) {
 	gap := now - p.last
-	p.last = now
+	p.last, p.behind = now, behind
 	switch {
 	case p.rests && packets < gathered:
 		p.rests, p.fast = false, 0
@@ -48,7 +49,7 @@ func (p *pace) took(packets int, now int64) {
 
 // rest waits, but not beyond the time that something is due in.
 func (p *pace) rest(due int64) {
-	if !p.rests || due >= 0 && due < int64(restTime) {
+	if !p.rests || p.behind || due >= 0 && due < int64(restTime) {
 		return
 	}
 	ts := unix.NsecToTimespec(int64(restTime))

@@ -92,16 +92,17 @@ func (w *wire) run() {
 		n := epollWait(w.epoll, events, wait)
 
 		w.mu.Lock()
-		packets := 0
+		packets, behind := 0, false
 		for _, ev := range events[:n] {
 			if ev.Fd < 0 {
 				w.awake()
 				continue
 			}
-			packets += w.drain(w.devices[ev.Fd], read)
+			n := w.drain(w.devices[ev.Fd], read)
+			packets, behind = packets+n, behind || n == burst
 			w.deliver(w.now())
 		}
-		pace.took(packets, w.now())
+		pace.took(packets, behind, w.now())
 		w.mu.Unlock()
 	}
 }
