@@ -166,8 +166,8 @@ func (c *checker) pool(g *Gateway, path string) error {
 	if p.First.IsValid() && p.Last.Less(p.First) {
 		return fault(path, "the addresses from %v to %v run backwards", p.First, p.Last)
 	}
-	if p.Lease < 0 {
-		return fault(path, "a lease of %v", p.Lease)
+	if p.Lease < 0 || p.Lease%time.Second != 0 {
+		return fault(path, "a lease of %v; it is whole seconds", p.Lease)
 	}
 	return manual(p, prefix, path+".manual")
 }

@@ -119,6 +119,7 @@ func TestCheckRefuses(t *testing.T) {
 		}, "gateways.ga", `10.2.0.0/24 is network "home-b"`},
 
 		{func(t *Topology) { t.Hosts[1].Port = Port{Network: "home-a", DHCP: true} }, "hosts.a", "serves none"},
+		{func(t *Topology) { t.Gateways[0].DHCP = &dhcp.Pool{Lease: 1500 * time.Millisecond} }, "gateways.ga.dhcp", "whole seconds"},
 		{func(t *Topology) { t.Hosts[0].Port = Port{Network: Internet, DHCP: true} }, "hosts.s", "nobody on the internet"},
 		{func(t *Topology) { t.Hosts[1].Port.DHCP = true; t.Gateways[0].DHCP = &dhcp.Pool{} }, "hosts.a.address", "beside DHCP"},
 		{func(t *Topology) { t.Gateways[0].Outside = Port{Network: "provider", DHCP: true} }, "gateways.ga.outside", "serves none"},
