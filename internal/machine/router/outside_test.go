@@ -91,18 +91,9 @@ func (l *line) pass(d time.Duration) {
 	}
 }
 
-func (l *line) said() (all []string) {
-	for e, ok := l.home.Event(); ok; e, ok = l.home.Event() {
-		all = append(all, e.String())
-	}
-	return all
-}
-
 func (l *line) wantSaid(want ...string) {
 	l.t.Helper()
-	if got := l.said(); !slices.Equal(got, want) {
-		l.t.Errorf("said:\n\t%s\nwant:\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
-	}
+	wantSaid(l.t, l.home, want)
 }
 
 // leaves is the source that a packet from a host inside has outside.
@@ -186,7 +177,7 @@ func TestNewLeaseDropsMappings(t *testing.T) {
 	l.wantSaid("outside address 100.64.0.10")
 
 	l.pmp(5351, 7000, 7000, 7200)
-	l.said()
+	said(l.home)
 	l.isp.Forget(l.now, mac(100))
 	if err := l.home.Renumber(l.now); err != nil {
 		t.Fatal(err)
@@ -233,7 +224,7 @@ func TestResetAsksForTheSameAddress(t *testing.T) {
 	l.settle()
 	l.pmp(5351, 7000, 7000, 7200)
 	out := l.leaves(host)
-	l.said()
+	said(l.home)
 	l.home.Reset(l.now)
 	if got := l.leaves(host); got.IsValid() {
 		t.Errorf("leaves as %v at once", got)
@@ -293,7 +284,7 @@ func (l *line) ask(to netip.AddrPort, payload []byte) []byte {
 func TestPortMapping(t *testing.T) {
 	l := newLine(t, portmap.Behaviour{NATPMP: true, UPnP: true})
 	l.settle()
-	l.said()
+	said(l.home)
 	answer := l.pmp(5351, 7000, 8000, 1800)
 	want := []byte{0, 129, 0, 0, 0, 0, 0, 0, 7000 >> 8, 7000 & 255, 8000 >> 8, 8000 & 255, 0, 0, 1800 >> 8, 1800 & 255}
 	if !slices.Equal(answer, want) {

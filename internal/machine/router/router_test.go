@@ -100,18 +100,23 @@ func (w *world) pass(d time.Duration) {
 	w.settle()
 }
 
-func (w *world) said() (all []string) {
-	for e, ok := w.r.Event(); ok; e, ok = w.r.Event() {
+func said(r *Router) (all []string) {
+	for e, ok := r.Event(); ok; e, ok = r.Event() {
 		all = append(all, e.String())
 	}
 	return all
 }
 
+func wantSaid(t testing.TB, r *Router, want []string) {
+	t.Helper()
+	if got := said(r); !slices.Equal(got, want) {
+		t.Errorf("said:\n\t%s\nwant:\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
 func (w *world) wantSaid(want ...string) {
 	w.t.Helper()
-	if got := w.said(); !slices.Equal(got, want) {
-		w.t.Errorf("said:\n\t%s\nwant:\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
-	}
+	wantSaid(w.t, w.r, want)
 }
 
 func pool() *dhcp.Pool { return &dhcp.Pool{First: addr("192.168.1.100"), Last: addr("192.168.1.109")} }
@@ -132,7 +137,7 @@ func TestHostsGetAddresses(t *testing.T) {
 		"dhcp: 192.168.1.101 leased by 02:00:00:00:00:02 until 2026-11-22 13:00:00")
 	// They renew by themselves, by unicast to the router.
 	w.pass(30 * time.Minute)
-	if got := w.said(); len(got) != 2 || !strings.Contains(got[0], "renewed") || len(w.sent) != 0 {
+	if got := said(w.r); len(got) != 2 || !strings.Contains(got[0], "renewed") || len(w.sent) != 0 {
 		t.Errorf("%q, %d packets left over", got, len(w.sent))
 	}
 	// And they get through.
@@ -146,7 +151,7 @@ func TestThiefIsNoticed(t *testing.T) {
 	w := newWorld(t, Config{NAT: natConfig(), DHCP: pool(), Fixed: []netip.Addr{addr("192.168.1.105")}})
 	w.host(1)
 	w.settle()
-	w.said()
+	said(w.r)
 	for _, c := range []struct {
 		who  MAC
 		from string
@@ -182,7 +187,7 @@ func TestLeasesSurviveReset(t *testing.T) {
 	if n := len(w.r.NAT().Mappings(w.now)); n != 1 {
 		t.Fatalf("%d mappings", n)
 	}
-	w.said()
+	said(w.r)
 	w.r.Reset(w.now)
 	if n := len(w.r.NAT().Mappings(w.now)); n != 0 {
 		t.Errorf("%d mappings", n)
