@@ -28,8 +28,8 @@ ends with Ctrl-C, after --duration, or with the lab.`,
   bodkin lab capture internet - | wireshark -k -i -`,
 		Args: words("NETWORK", "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if limit < 0 {
-				return usageError{fmt.Errorf("--duration %v is negative", limit), ""}
+			if cmd.Flags().Changed("duration") && limit <= 0 {
+				return usageError{fmt.Errorf("--duration %v is no time", limit), ""}
 			}
 			c, err := flags.open()
 			if err != nil {
@@ -46,7 +46,7 @@ ends with Ctrl-C, after --duration, or with the lab.`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().DurationVar(&limit, "duration", 0, "end after this `TIME`")
+	cmd.Flags().DurationVar(&limit, "duration", 0, "end after this `TIME`; without it, with Ctrl-C")
 	flags.complete(cmd, func(i control.Info) []string { return i.Networks })
 	return cmd
 }

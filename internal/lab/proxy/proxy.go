@@ -50,6 +50,7 @@ const (
 	defaultMax  = 256
 	defaultIdle = 10 * time.Minute
 	startTime   = 10 * time.Second // to say what is wanted
+	acceptPause = 50 * time.Millisecond
 	lingerTime  = time.Second
 	dialTime    = 30 * time.Second
 	maxHeader   = 64 << 10
@@ -151,8 +152,16 @@ func (s *Server) accept(l net.Listener, handle func(net.Conn)) {
 	s.run(func() {
 		for {
 			c, err := l.Accept()
-			if err != nil {
+			if errors.Is(err, net.ErrClosed) {
 				return
+			}
+			if err != nil { // no descriptor is free, or the like: it passes
+				select {
+				case <-s.ctx.Done():
+					return
+				case <-time.After(acceptPause):
+					continue
+				}
 			}
 			if !s.run(func() { defer c.Close(); handle(c); linger(c) }) {
 				c.Close()
