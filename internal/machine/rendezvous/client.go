@@ -165,11 +165,15 @@ func (c *Client) Greeting() bool { return c.state == greeting }
 // Bye ends the registration and all that was asked of Connect; Start begins
 // another.
 func (c *Client) Bye(now time.Time) {
-	if c.state == registered {
-		c.sendMAC(wire.Bye{Tx: c.tx(), Handle: c.home.handle}.Append(nil))
+	handle, ok := c.handle()
+	if !ok && c.state == greeting { // anew: the server still has the last one
+		handle, ok = c.home.handle, c.home.handle != Handle{}
+	}
+	if ok {
+		c.sendMAC(wire.Bye{Tx: c.tx(), Handle: handle}.Append(nil))
 	}
 	c.state, c.up, c.connects, c.displaced = idle, false, nil, false
-	c.reg = registeringState{}
+	c.reg, c.home = registeringState{}, registeredState{}
 }
 
 // Signal sends a signal to the relay's other party, once: whoever waits for an

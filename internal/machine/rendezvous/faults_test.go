@@ -310,6 +310,29 @@ func TestStreamRelay(t *testing.T) {
 	}
 }
 
+// Whenever a client says BYE, in the middle of registering or of a change of
+// its role, the server keeps nothing of it.
+func TestByeAtAnyMoment(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		for after := time.Duration(0); after <= 60*time.Millisecond; after += 5 * time.Millisecond {
+			w := newWorld(t, 1, ServerConfig{})
+			a := w.node("a", "192.0.2.1:1")
+			if known {
+				w.ready()
+				a.SetGuest(w.now, true) // it listens no more, because it ends
+			} else {
+				a.Start(w.now)
+			}
+			w.run(after, nil)
+			a.Bye(w.now)
+			w.run(time.Second, nil)
+			if n := w.server.Stats().Peers; n != 0 {
+				t.Errorf("known %v, BYE after %v: %d registrations left\n%v", known, after, n, w.trace)
+			}
+		}
+	}
+}
+
 // BYE frees the registration and its relays at once, and the REGISTER that
 // made it cannot be used again although its cookie is still good.
 func TestBye(t *testing.T) {

@@ -339,7 +339,7 @@ func (s *Server) bye(from Addr, b []byte) bool {
 	if err != nil {
 		return false
 	}
-	if i, p, ok := s.sender(from, m.Handle, m.Tx, b); ok {
+	if i, p, ok := s.senderOrRecent(from, m.Handle, m.Tx, b); ok {
 		s.depart(p)
 		s.forget(i, p)
 	}
