@@ -10,33 +10,6 @@ import (
 	"github.com/bodkin-net/bodkin/internal/wire/signal"
 )
 
-// offerLog remembers the offers that were taken, so that one replayed by the
-// server, or by whoever listens in, does nothing. It keeps the last maxSeen of
-// them; an older one, replayed, costs an attempt and cannot prove the key.
-type offerLog struct {
-	ids  map[attemptID]bool
-	ring [maxSeen]attemptID
-	next int
-}
-
-const maxSeen = 4096
-
-// first tells whether the offer was not seen before.
-func (l *offerLog) first(id attemptID) bool {
-	if l.ids[id] {
-		return false
-	}
-	if l.ids == nil {
-		l.ids = make(map[attemptID]bool)
-	}
-	if len(l.ids) == maxSeen {
-		delete(l.ids, l.ring[l.next])
-	}
-	l.ring[l.next], l.ids[id] = id, true
-	l.next = (l.next + 1) % maxSeen
-	return true
-}
-
 // requested handles a peer's request: answer with candidates, and punch.
 func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 	if a := c.relays[e.Relay]; a != nil {
@@ -55,7 +28,7 @@ func (c *control) requested(now time.Time, u *uplink, e rendezvous.Requested) {
 	}
 	offer, err := signal.Open(c.n.cfg.Key, e.Sealed)
 	if err != nil || offer.Type != signal.Offer || offer.From != e.Requester ||
-		c.attempts[offer.Attempt] != nil || !c.seen.first(offer.Attempt) {
+		c.attempts[offer.Attempt] != nil || !c.seen.add(offer.Attempt) {
 		c.n.cfg.Log.Debug("request dropped", "from", e.Requester.Short(), "err", err)
 		return
 	}

@@ -58,23 +58,23 @@ func TestGoneBeforeSeen(t *testing.T) {
 	}
 }
 
-// The log of offers holds what it says it holds, and no more.
-func TestOfferLog(t *testing.T) {
-	var l offerLog
+// What is remembered is as much as it says, and no more.
+func TestRemembered(t *testing.T) {
+	var r remembered[attemptID]
 	id := func(i int) (a attemptID) {
 		binary.BigEndian.PutUint64(a[:], uint64(i))
 		return a
 	}
-	for i := range 3 * maxSeen {
-		if !l.first(id(i)) {
-			t.Fatalf("%d was not seen before", i)
+	for i := range 3 * maxRemembered {
+		if r.has(id(i)) || !r.add(id(i)) {
+			t.Fatalf("%d was not there before", i)
 		}
-		if l.first(id(i)) || l.first(id(max(i-maxSeen+1, 0))) {
-			t.Fatalf("%d is taken twice", i)
+		if r.add(id(i)) || !r.has(id(max(i-maxRemembered+1, 0))) || r.has(id(i-maxRemembered)) {
+			t.Fatalf("%d is taken twice, or the oldest is not what it should be", i)
 		}
 	}
-	if len(l.ids) > maxSeen {
-		t.Errorf("%d offers are remembered", len(l.ids))
+	if len(r.ids) > maxRemembered || len(r.ring) > maxRemembered {
+		t.Errorf("%d are remembered", len(r.ids))
 	}
 }
 

@@ -250,6 +250,32 @@ func TestVanishingSessions(t *testing.T) {
 	})
 }
 
+// A link that comes late, for a session that is over, does not begin it again:
+// whoever accepted it once would read it a second time.
+func TestLateLink(t *testing.T) {
+	listening(t, nil, func(t *testing.T, w *world, b *peer) {
+		r := w.rogue(t, "rogue")
+		defer r.Close()
+		session := [16]byte{1}
+		l := r.begin(t, b.ID(), session)
+		l.Send(frame.Frame{Type: frame.RESUME, Epoch: 1})
+		l.Send(frame.Frame{Type: frame.CLOSE})
+		if err := l.Receive(func(frame.Frame) error { return nil }); err == nil {
+			t.Error("the session goes on")
+		}
+		late := r.begin(t, b.ID(), session)
+		refused := errors.New("refused")
+		if err := late.Receive(func(f frame.Frame) error {
+			if f.Type == frame.CLOSE && f.Code == frame.UnknownSession {
+				return refused
+			}
+			return nil
+		}); !errors.Is(err, refused) {
+			t.Errorf("the late link is not refused: %v", err)
+		}
+	})
+}
+
 // Sessions and attempts of one peer are nothing that another can touch.
 func TestSessionOfAnother(t *testing.T) {
 	virtual(t, hostile(), 1, func(t *testing.T, w *world) {

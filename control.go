@@ -39,7 +39,7 @@ type control struct {
 
 	attempts map[attemptID]*attempt
 	relays   map[rendezvous.RelayID]*attempt
-	seen     offerLog
+	seen     remembered[attemptID] // offers that were taken
 	unproved budget
 	watched  map[*session]*watch
 }

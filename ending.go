@@ -31,6 +31,9 @@ func (s *session) finish(err error) {
 	parted := make(chan struct{})
 	s.n.mu.Lock()
 	delete(s.n.sessions, s.id)
+	if !s.controller {
+		s.n.over.add(s.id)
+	}
 	s.n.partings[s] = parted
 	s.n.mu.Unlock()
 	go s.part(slices.Collect(maps.Values(s.links)), parted)

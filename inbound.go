@@ -153,7 +153,7 @@ func (n *Node) sessionOf(peer ID, f *frame.Frame) (*session, uint64) {
 	switch {
 	case s != nil && s.peer == peer && !s.controller:
 		return s, 0
-	case s != nil, f.Flags&frame.NewSession == 0:
+	case s != nil, f.Flags&frame.NewSession == 0, n.over.has(f.Session):
 		return nil, frame.UnknownSession
 	case !n.accepts(peer), !n.room(peer), n.ending():
 		return nil, frame.Refused

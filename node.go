@@ -29,6 +29,7 @@ type Node struct {
 
 	mu        sync.Mutex // of other locks only life is taken while it is held
 	sessions  map[sessionID]*session
+	over      remembered[sessionID] // that peers had begun
 	listener  *Listener
 	strangers strangers
 
