@@ -89,12 +89,11 @@ func nodesOf(i control.Info) []string { return append(i.Hosts, i.Gateways...) }
 // words refuses too few and too many arguments in the words of the usage line.
 func words(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
 		if len(args) < len(names) {
-			return usageError{fmt.Errorf("no %s given", names[len(args)]), hint}
+			return missing(cmd, names[len(args)])
 		}
 		if len(args) > len(names) {
-			return usageError{fmt.Errorf("unexpected argument %q", args[len(names)]), hint}
+			return usageError{fmt.Errorf("unexpected argument %q", args[len(names)]), fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 		}
 		return nil
 	}

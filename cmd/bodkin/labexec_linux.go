@@ -28,6 +28,7 @@ number if it was killed.`
 
 func newLabExec() *cobra.Command {
 	var flags labFlags
+	var command []string
 	cmd := &cobra.Command{
 		Use:   "exec HOST -- CMD [ARG...]",
 		Short: "Run a command on a host or gateway",
@@ -40,8 +41,24 @@ who is not root is in a user namespace, where CMD believes to be root.
 		Example: `  bodkin lab exec a -- ping -c 3 198.51.100.1
   bodkin lab exec ga -- ip address
   bodkin lab exec a -- bash`,
-		Args: commandAfter("HOST"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 || cmd.ArgsLenAtDash() == 0 {
+				return missing(cmd, "HOST")
+			}
+			// Flags may stand behind HOST too, but not behind CMD.
+			if err := cmd.ParseFlags(args[1:]); err != nil {
+				return cmd.FlagErrorFunc()(cmd, err)
+			}
+			command = cmd.Flags().Args()
+			if len(command) == 0 && !cmd.Flags().Changed("help") {
+				return missing(cmd, "command")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("help") {
+				return cmd.Help()
+			}
 			asJSON = false // it is the command's, if anywhere
 			c, err := flags.open()
 			if err != nil {
@@ -53,7 +70,7 @@ who is not root is in a user namespace, where CMD believes to be root.
 				return err
 			}
 			defer space.Close()
-			return execIn(space, args[0], args[1:])
+			return execIn(space, args[0], command)
 		},
 	}
 	flags.add(cmd)
@@ -62,24 +79,11 @@ who is not root is in a user namespace, where CMD believes to be root.
 	return cmd
 }
 
-// commandAfter takes one word and a command, with or without -- between.
-func commandAfter(word string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
-		switch {
-		case len(args) == 0 || cmd.ArgsLenAtDash() == 0:
-			return usageError{fmt.Errorf("no %s given", word), hint}
-		case len(args) == 1 || len(args) == 2 && args[1] == "--":
-			return usageError{errors.New("no command given"), hint}
-		}
-		return nil
-	}
+func missing(cmd *cobra.Command, what string) error {
+	return usageError{fmt.Errorf("no %s given", what), fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 }
 
 func execIn(space *control.Space, host string, args []string) error {
-	if args[0] == "--" {
-		args = args[1:]
-	}
 	path, err := lookUp(args[0])
 	if err != nil {
 		return err

@@ -146,7 +146,15 @@ verbs work in it.
 ` + execCodes,
 		Example: `  bodkin lab run two-homes.yaml -- ./test.sh
   bodkin lab run two-homes.yaml --on a -- ping -c 1 198.51.100.1`,
-		Args: commandAfter("FILE"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0 || cmd.ArgsLenAtDash() == 0:
+				return missing(cmd, "FILE")
+			case len(args) == 1:
+				return missing(cmd, "command")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			asJSON = false // it is the command's, if anywhere
 			if name == "" {
