@@ -397,9 +397,14 @@ func (r *reference) mapPort(want Request, counterpart netip.Addr) (*refMapping, 
 			break
 		}
 		holder := slices.IndexFunc(r.mappings, func(c *refMapping) bool {
-			return c.proto == want.Proto && r.dynamic(c) && r.alone(c) && c.external == at && c.internal == want.Internal && c.side == side
+			return c.proto == want.Proto && r.dynamic(c) && r.alone(c) && c.external == at && c.side == side && (c.internal == want.Internal ||
+				want.Replace && c.wide != 0 && c.internal.Addr() == want.Internal.Addr())
 		})
 		switch {
+		case holder >= 0 && r.mappings[holder].internal != want.Internal:
+			r.granted++
+			m = r.mappings[holder]
+			m.internal, m.sessions, m.wide = want.Internal, nil, r.granted
 		case holder >= 0:
 			m = r.mappings[holder]
 		case !want.Any:

@@ -185,6 +185,11 @@ func (g *Gateway) dropIfEmpty(at uint32, m *mapping) {
 // unless Map made it.
 func (g *Gateway) dropRemotes(at uint32) {
 	m := g.mapping(at)
+	g.eraseRemotes(m, at)
+	g.dropIfEmpty(at, m)
+}
+
+func (g *Gateway) eraseRemotes(m *mapping, at uint32) {
 	if m.first.mapping != 0 {
 		g.erase(at | inMapping)
 	}
@@ -195,7 +200,6 @@ func (g *Gateway) dropRemotes(at uint32) {
 		}
 		ref = next
 	}
-	g.dropIfEmpty(at, m)
 }
 
 // eraseAddresses forgets what counts a mapping's sessions by address.

@@ -359,6 +359,7 @@ func (w *walk) mapPort() error {
 		Proto:    pick(w.r, ip.UDP, ip.TCP),
 		Internal: netip.AddrPortFrom(pick(w.r, append(slices.Clone(w.inside), w.dmz...)...), w.port()),
 		Any:      w.r.IntN(2) == 0,
+		Replace:  w.r.IntN(2) == 0,
 		Lifetime: pick(w.r, 0, time.Second, time.Minute, time.Hour),
 	}
 	if w.r.IntN(2) == 0 && w.ref.cfg.Ports.Block == 0 {
