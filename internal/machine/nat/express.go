@@ -58,7 +58,7 @@ func (h *header) read(b []byte) bool {
 // would have to know.
 func (g *Gateway) hasExpress() bool {
 	return g.cfg.Mode == Translate && !g.cfg.BlockUDP && !g.cfg.KeepTTL && !g.tracking && len(g.fixed) == 0 &&
-		g.cfg.Timers.UDPUnanswered == 0 && len(g.cfg.Untranslated) == 0
+		g.cfg.Timers.UDPUnanswered == 0 && len(g.cfg.Untranslated) == 0 && !g.guested
 }
 
 // express reports false when it has done nothing.

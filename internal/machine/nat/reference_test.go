@@ -26,6 +26,12 @@ type reference struct {
 	block    map[netip.Addr]uint16              // the first port of a host's block
 	learn    func(m *refMapping) netip.AddrPort // where the gateway put a new mapping; invalid is nowhere
 	granted  int
+	guests   map[refGuest]*refSession // of remotes that came in by another's mapping, the last
+}
+
+type refGuest struct {
+	proto            ip.Proto
+	internal, remote netip.AddrPort
 }
 
 type refMapping struct {
@@ -54,6 +60,8 @@ type refSession struct {
 	remote   netip.AddrPort
 	kept     time.Time    // UDP and ICMP: last refreshed
 	answered bool         // UDP: something came in
+	heard    bool         // something came in, whatever the timers
+	said     bool         // something went out
 	history  []refSegment // TCP
 }
 
@@ -139,9 +147,16 @@ func (r *reference) replay(s *refSession) (until time.Time, established, over bo
 
 func (r *reference) fine() bool { return len(r.cfg.Rules) > 0 }
 
+// exact reports whether each remote endpoint is remembered.
+func (r *reference) exact(proto ip.Proto) bool {
+	p := r.policy(proto)
+	lax := r.cfg.Mode == Translate && p.Filtering != AddressAndPortDependent && (p.Filtering < p.Mapping || r.cfg.SymmetricOnConflict)
+	return proto == ip.TCP || r.fine() || proto == ip.UDP && lax
+}
+
 // asOne reports whether a mapping is timed as a whole.
 func (r *reference) asOne(m *refMapping) bool {
-	return m.proto == ip.UDP && m.wide == 0 && !r.fine() && !r.cfg.Timers.PerSession
+	return m.proto == ip.UDP && m.wide == 0 && !r.exact(ip.UDP) && !r.cfg.Timers.PerSession
 }
 
 // ends is when a session is forgotten.
@@ -282,7 +297,7 @@ func (r *reference) filtering(m *refMapping) Dependence {
 
 // scope is what a mapping remembers of a remote.
 func (r *reference) scope(m *refMapping, remote netip.AddrPort) netip.AddrPort {
-	if m.proto == ip.TCP || r.fine() {
+	if r.exact(m.proto) {
 		return remote
 	}
 	return keep(r.filtering(m), remote)
@@ -305,7 +320,7 @@ func (r *reference) used() (n int) {
 		if m.grant != nil {
 			n++
 		}
-		if r.filtering(m) == AddressDependent && (m.proto == ip.TCP || r.fine()) {
+		if r.filtering(m) == AddressDependent && r.exact(m.proto) {
 			addrs := make(map[netip.Addr]bool)
 			for _, s := range m.sessions {
 				if s.remote.Port() != 0 {
@@ -393,7 +408,7 @@ func (r *reference) list() (all []string) {
 		if m.grant != nil {
 			d.Until = m.grant.until
 		}
-		counted := r.filtering(m) == AddressDependent && (m.proto == ip.TCP || r.fine())
+		counted := r.filtering(m) == AddressDependent && r.exact(m.proto)
 		for _, s := range m.sessions {
 			seen := Session{Remote: s.remote, Expires: r.ends(m, s)}
 			if m.proto == ip.TCP {

@@ -88,7 +88,8 @@ func newWalk(t *testing.T, r *rand.Rand) *walk {
 	w.slow.fast = false
 	w.ref = &reference{
 		cfg: cfg, last: make(map[any]uint16), external: make(map[netip.Addr]netip.Addr), block: make(map[netip.Addr]uint16),
-		learn: w.learn,
+		guests: make(map[refGuest]*refSession),
+		learn:  w.learn,
 	}
 	w.ref.cfg.Own[Outside] = slices.Clone(cfg.Own[Outside])
 	return w
