@@ -146,7 +146,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg, rnd: rand.New(cfg.Rand)}
 	var err error
-	if g.rules, err = compileRules(cfg.Rules); err != nil {
+	if g.rules, err = compileRules(cfg.Mode, cfg.Rules); err != nil {
 		return nil, err
 	}
 	if g.content, err = compileContent(cfg.Content); err != nil {
