@@ -25,7 +25,6 @@ func spoilt() (all []nat.Behaviour) {
 		func(b *nat.Behaviour) { b.ICMP.DropErrors = true },
 		func(b *nat.Behaviour) { b.ICMP.DropQueries = true },
 		func(b *nat.Behaviour) { b.ICMP.KeepQuote = true },
-		func(b *nat.Behaviour) { b.ICMP.NoPing = true },
 		func(b *nat.Behaviour) { b.KeepTTL = true },
 		func(b *nat.Behaviour) { b.Ports.HoldDown = 0 },
 		func(b *nat.Behaviour) { b.Ports.Allocation = nat.Sequential },
