@@ -104,8 +104,8 @@ func timeOr(d, otherwise time.Duration) time.Duration {
 // replay is until when a connection is remembered, and what it has come to.
 func (r *reference) replay(s *refSession) (until time.Time, established, over bool) {
 	t := &r.cfg.Timers
-	var syn, fin [2]bool
-	both, dead := false, false
+	var syn, ack, fin [2]bool
+	dead := false
 	for _, seg := range s.history {
 		i := 0
 		if seg.out {
@@ -115,17 +115,18 @@ func (r *reference) replay(s *refSession) (until time.Time, established, over bo
 		case seg.flags&ip.RST != 0:
 			dead = true
 		case seg.flags&(ip.SYN|ip.ACK) == ip.SYN && (dead || fin[0] && fin[1]):
-			syn, fin, both, dead = [2]bool{}, [2]bool{}, false, false
+			syn, ack, fin, dead = [2]bool{}, [2]bool{}, [2]bool{}, false
 			syn[i] = true
 		case seg.flags&ip.SYN != 0:
 			syn[i] = true
+			ack[i] = ack[i] || seg.flags&ip.ACK != 0
 		default:
 			dead = false // that RST was not the end
-			both = both || syn[0] && syn[1]
+			ack[i] = ack[i] || seg.flags&ip.ACK != 0
 			fin[i] = fin[i] || seg.flags&ip.FIN != 0
 		}
 		over = dead || fin[0] && fin[1]
-		established = both && !over
+		established = syn[0] && syn[1] && ack[0] && ack[1] && !over
 		var timeout time.Duration
 		switch {
 		case dead:
