@@ -84,7 +84,7 @@ func (g *Gateway) express(from Side, b []byte) (Verdict, bool) {
 		at = g.mappingOf(key, g.policy(h.proto).Mapping.depends(h.dst))
 	case Outside:
 		addr := g.roles4.of(h.dst)
-		if addr >= mine || g.side4(h.src) != Outside || martian4(b[12]) {
+		if addr >= mine || g.side4(h.src) != Outside || martian4(b[12]) || g.roles4.of(h.src) != identity {
 			return Verdict{}, false
 		}
 		d, remote = inbound, h.src

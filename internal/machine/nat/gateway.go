@@ -121,7 +121,7 @@ type Gateway struct {
 	tracking  bool // follow keeps tracks
 	tracks    tracks
 	alg       algScratch
-	answers   allowance
+	answers   [sides]allowance
 	late      lateAnswers
 	soon      int64 // when overdue has something to do
 	cut       [sides]cutPackets

@@ -25,7 +25,7 @@ func (r *reference) handle(p refPacket) (refOutcome, error) {
 		}
 		return r.outward(p, Outside)
 	}
-	if r.sideOf(p.src.Addr()) != p.from {
+	if r.sideOf(p.src.Addr()) != p.from || r.ownOn(p.src.Addr()) != Local {
 		return dropped(BadAddress), nil
 	}
 	switch own {

@@ -290,7 +290,7 @@ func (w *walk) packet() error {
 		p.src = netip.AddrPortFrom(pick(w.r, w.dmz...), w.port())
 		p.dst = pick(w.r, remote(), w.known(), netip.AddrPortFrom(pick(w.r, w.inside...), w.port()), netip.AddrPortFrom(netip.MustParseAddr("172.16.0.254"), 80))
 	case Outside:
-		p.src, p.dst = remote(), w.known()
+		p.src, p.dst = pick(w.r, remote(), remote(), remote(), remote(), remote(), remote(), remote(), w.known()), w.known()
 	case Local:
 		p.src = netip.AddrPortFrom(pick(w.r, w.ref.cfg.Own[Outside]...), w.port())
 		p.dst = pick(w.r, remote(), remote(), netip.AddrPortFrom(pick(w.r, w.inside...), w.port()))
