@@ -244,10 +244,16 @@ func noRoom(t *trial) {
 	b := t.bench(func(c *nat.Config) { c.MaxMappings = 2 })
 	b.udpOut(x, y1)
 	b.udpOut(ep(addrX, 5002), y1)
-	d, ok := one(b.send(nat.Inside, udp(ep(addrX, 5004), y1)))
-	t.want(ok && d.to == nat.Inside && d.Dst.Addr() == addrX, "who gets no session is not told")
-	// RFC 6888 REQ-11b has another code for carrier NATs.
-	t.want(isICMP(d, 3, 13) || isICMP(d, 3, 1) && Carrier(t.b), "who gets no session is told something else")
-	q, ok := quote(d)
-	t.want(ok && q.Src == ep(addrX, 5004) && q.Dst == y1, "who gets no session is told about another packet")
+	for _, pkt := range [][]byte{
+		udp(ep(addrX, 5004), y1),
+		ip.AppendTCP(nil, ep(addrX, 5004), y1, 64, &ip.Segment{Flags: ip.SYN, Window: 1000}),
+		ip.AppendEcho(nil, addrX, addrY, 64, ip.EchoRequest, 5004, 1, hello),
+	} {
+		d, ok := one(b.send(nat.Inside, pkt))
+		t.want(ok && d.to == nat.Inside && d.Dst.Addr() == addrX, "who gets no session is not told")
+		// RFC 6888 REQ-11b has another code for carrier NATs.
+		t.want(isICMP(d, 3, 13) || isICMP(d, 3, 1) && Carrier(t.b), "who gets no session is told something else")
+		q, ok := quote(d)
+		t.want(ok && q.Src == ep(addrX, 5004) && q.Dst.Addr() == addrY, "who gets no session is told about another packet")
+	}
 }
