@@ -10,8 +10,8 @@ import (
 
 // SetLink changes the link of a port from now on; packets already on their way
 // keep their time. The port is named like its host; a gateway's are named
-// "NAME/inside", "NAME/outside" and "NAME/dmz". Who is on it learns of another
-// MTU only by what is lost.
+// "NAME/inside", "NAME/outside" and "NAME/dmz". A gateway of ours knows another
+// MTU at once; hosts and the kernel's gateways learn of it by what is lost.
 func (l *Lab) SetLink(name string, link scenario.Link) error {
 	if err := scenario.CheckLink(link); err != nil {
 		return fmt.Errorf("netns: %s: %w", name, err)
@@ -22,6 +22,9 @@ func (l *Lab) SetLink(name string, link scenario.Link) error {
 			return fmt.Errorf("netns: no port %q", name)
 		}
 		p.Link, p.up.link, p.down.link = link, link, link
+		if p.gateway != nil {
+			return p.gateway.router.SetMTU(p.side, link.MTU)
+		}
 		return nil
 	})
 }

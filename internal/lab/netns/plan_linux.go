@@ -154,11 +154,6 @@ func (p *plan) attach(n *node, iface string, sp scenario.Port) {
 	}
 }
 
-// translates says whether the addresses inside are hidden from outside.
-func translates(b nat.Behaviour, a netip.Addr) bool {
-	return a.Is4() && b.Mode == nat.Translate
-}
-
 // below is every prefix that is reached through a gateway standing on s.
 func (p *plan) below(s *segment) []behind {
 	var out []behind
@@ -171,7 +166,7 @@ func (p *plan) below(s *segment) []behind {
 				continue
 			}
 			for _, prefix := range p.within(n, nat.Side(side)) {
-				if !translates(n.gateway.NAT, prefix.Addr()) {
+				if !n.gateway.Hides(prefix.Addr()) {
 					out = append(out, behind{prefix, n.outer()})
 				}
 			}

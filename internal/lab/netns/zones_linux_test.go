@@ -51,6 +51,37 @@ func TestHostFirewall(t *testing.T) {
 	}
 }
 
+// TestUntranslated: whom a gateway does not translate to has a route back.
+func TestUntranslated(t *testing.T) {
+	t.Parallel()
+	none := scenario.Link{}
+	l := newLab(t, scenario.Topology{
+		Hosts: []scenario.Host{
+			{Name: "a", Port: on("lan", none, aIn)},
+			{Name: "s", Port: on(scenario.Internet, none, sAddr)},
+			{Name: "other", Port: on(scenario.Internet, none, "203.0.113.77/24")},
+		},
+		Gateways: []scenario.Gateway{{Name: "g", Inside: on("lan", none, gaIn), Outside: on(scenario.Internet, none, gaOut),
+			NAT: nat.Behaviour{Untranslated: []nat.Remotes{{Prefix: netip.PrefixFrom(ip(sAddr), 32)}}}}},
+	}, Options{})
+	a, s, other := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478), udp(t, l.Host("other"), 3478)
+	for _, c := range []struct {
+		to   socket
+		at   netip.Addr
+		seen netip.Addr
+	}{{s, ip(sAddr), ip(aIn)}, {other, ip("203.0.113.77/24"), ip(gaOut)}} {
+		a.send(netip.AddrPortFrom(c.at, 3478), "question")
+		from := c.to.mustReceive("question")
+		if from.Addr() != c.seen {
+			t.Errorf("%v sees %v, want %v", c.at, from, c.seen)
+		}
+		c.to.send(from, "answer")
+		a.mustReceive("answer")
+	}
+	other.send(netip.AddrPortFrom(ip(aIn), 4000), "unasked")
+	a.mustNotReceive()
+}
+
 // TestZones: a gateway with a DMZ, several outside addresses, and a pair of
 // addresses that stand for each other.
 func TestZones(t *testing.T) {

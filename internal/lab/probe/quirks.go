@@ -3,9 +3,6 @@ package probe
 import (
 	"slices"
 	"strings"
-
-	"github.com/bodkin-net/bodkin/internal/machine/nat"
-	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
 // Implementations of gateways: ours, in virtual time and in the kernel's lab,
@@ -23,19 +20,10 @@ type Quirk struct {
 	Where   string
 	Presets []string
 	seen    func(*Seen)
-	// through changes what hosts behind such a gateway and another can do.
-	through func(t *Traversal, with nat.Behaviour)
 }
 
 // Quirks are all that are known.
 var Quirks = []Quirk{
-	{Name: "ours: a stranger is answered by another mapping", Where: Ours, Presets: []string{"x-lax"},
-		seen: func(s *Seen) { s.TCP.Filtering = SameEndpoint },
-		through: func(t *Traversal, with nat.Behaviour) {
-			lax := nat.Behaviour{Mapping: nat.AddressAndPortDependent}
-			t.UDP = t.UDP && (lets(with, lax, ip.UDP) || policy(with, ip.UDP).Filtering != nat.AddressAndPortDependent)
-			t.TCP = t.TCP && lets(with, lax, ip.TCP) && steady(with, ip.TCP)
-		}},
 	{Name: "nftables: ports are shared", Where: NFTables, Presets: []string{"port-restricted", "p1", "x-prohibiting"},
 		seen: func(s *Seen) { s.Clash = Shared }},
 	{Name: "nftables: a taken port is replaced by a random one", Where: NFTables,
@@ -56,20 +44,6 @@ func ExpectAt(where string, h Home) Seen {
 		}
 	}
 	return s
-}
-
-// ExpectPairAt is ExpectPair, with the quirks of an implementation.
-func ExpectPairAt(where string, a, b Home) Traversal {
-	t := ExpectPair(a.NAT, b.NAT)
-	for _, q := range Quirks {
-		if q.through != nil && q.is(where, a) {
-			q.through(&t, b.NAT)
-		}
-		if q.through != nil && q.is(where, b) {
-			q.through(&t, a.NAT)
-		}
-	}
-	return t
 }
 
 func (q *Quirk) is(where string, h Home) bool {

@@ -263,7 +263,7 @@ func (c *checker) routes(t *Topology) error {
 }
 
 func (c *checker) route(g *Gateway, prefix netip.Prefix) error {
-	for via := g; !via.translates(prefix.Addr()); {
+	for via := g; !via.Hides(prefix.Addr()); {
 		n := c.nets[via.Outside.Network]
 		for _, r := range n.routes {
 			if r.prefix.Overlaps(prefix) {
@@ -303,8 +303,10 @@ func (g *Gateway) inner() []*Port {
 	return []*Port{&g.Inside, g.DMZ}
 }
 
-func (g *Gateway) translates(a netip.Addr) bool {
-	return a.Is4() && g.NAT.Mode == nat.Translate
+// Hides says whether nobody outside has to know the way to an address inside.
+// What some remotes are to be reached with untranslated, has to be known there.
+func (g *Gateway) Hides(a netip.Addr) bool {
+	return a.Is4() && g.NAT.Mode == nat.Translate && len(g.NAT.Untranslated) == 0
 }
 
 // holds says whether a port has an address of a family; DHCP gives IPv4.

@@ -52,7 +52,7 @@ func (c *checker) hosts(t *Topology) error {
 			return fault(path+".firewall", "a host's firewall does not translate: its mode is firewall or open")
 		}
 		if err := behaves(*h.Firewall, nil); err != nil {
-			return fault(path+".firewall", "%v", err)
+			return cannotBe(path+".firewall", err)
 		}
 	}
 	return nil
@@ -91,7 +91,7 @@ func (c *checker) gateways(t *Topology) error {
 			return fault(path+".max-mappings", "from 0, which is the default, to %d", maxMappings)
 		}
 		if err := behaves(g.NAT, g); err != nil {
-			return fault(path+".nat", "%v", err)
+			return cannotBe(path+".nat", err)
 		}
 		for _, err := range []error{c.static(g, path), c.pool(g, path), serves(g, path)} {
 			if err != nil {
@@ -117,6 +117,14 @@ func behaves(b nat.Behaviour, g *Gateway) error {
 	}
 	_, err := nat.New(cfg)
 	return err
+}
+
+// cannotBe says what the machine has against a behaviour, and of which rule.
+func cannotBe(path string, err error) error {
+	if r, ok := errors.AsType[*nat.RuleError](err); ok {
+		return fault(fmt.Sprintf("%s.rules[%d]", path, r.Rule), "%s", r.What)
+	}
+	return fault(path, "%v", err)
 }
 
 func (c *checker) static(g *Gateway, path string) error {

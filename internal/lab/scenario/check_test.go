@@ -146,7 +146,16 @@ func TestCheckRefuses(t *testing.T) {
 		}, "gateways.ga.dhcp.manual", "belongs to 02:00:00:00:00:01"},
 
 		{func(t *Topology) { t.Gateways[0].Outside = port("provider", Link{}, "2001:db8::9/64") }, "gateways.ga.outside", "no IPv4 address to translate"},
+		{func(t *Topology) {
+			twins(t)
+			for i := range 2 {
+				t.Gateways[i].NAT.Untranslated = []nat.Remotes{{Port: 53}}
+			}
+		}, "gateways.gb", "behind it without translation, and 10.1.0.0/24 behind ga"},
 		{func(t *Topology) { t.Gateways[0].NAT.Mapping = 99 }, "gateways.ga.nat", "nat: "},
+		{func(t *Topology) {
+			t.Gateways[0].NAT.Rules = []nat.Rule{{}, {From: nat.SidesOf(nat.Local), To: nat.SidesOf(nat.Inside, nat.DMZ)}}
+		}, "gateways.ga.nat.rules[1]", "no rule is asked about what goes from local to inside,dmz"},
 		{func(t *Topology) { t.Gateways[0].MaxMappings = -1 }, "gateways.ga.max-mappings", "from 0"},
 		{func(t *Topology) { t.Gateways[0].MaxMappings = 1 << 30 }, "gateways.ga.max-mappings", "from 0"},
 		{func(t *Topology) { t.Hosts[1].Firewall = &nat.Behaviour{} }, "hosts.a.firewall", "does not translate"},

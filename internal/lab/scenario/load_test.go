@@ -155,6 +155,9 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"hosts:\n  a: internet\n  b:\n    network: internet\n    link: {}\n    address: 198.51.100.1/24\n  c:\n    network: internet\n\n    address: 198.51.100.1/24\n",
 			"f.yaml:10: hosts.c.address: 198.51.100.1 is taken by hosts.b"},
 		{"hosts:\n  a: internet\n  b: nowhere\n", `f.yaml:3: hosts.b: no gateway leads out of network "nowhere"`},
+		{"gateways:\n  g:\n    inside: {network: a, address: 10.0.0.1/24}\n    outside: {network: internet, address: 198.51.100.1/24}\n    nat:\n      rules:\n" +
+			"      - {action: accept, from: inside}\n      - action: discard\n        from: [local, dmz]\n        to: inside\n",
+			"f.yaml:8: gateways.g.nat.rules[1]: no rule is asked about what goes from local to inside"},
 		{"gateways:\n  g:\n    outside: internet\n", "f.yaml:2: gateways.g.inside: on no network"},
 	} {
 		_, err := Load("f.yaml", []byte(c.yaml))

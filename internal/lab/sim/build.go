@@ -126,7 +126,7 @@ func (n *Network) addRoutes(g *Gateway) {
 			continue
 		}
 		for _, prefix := range g.ports[side].segment.onLink {
-			for via := g; !via.translates(prefix.Addr()); {
+			for via := g; !via.data.Hides(prefix.Addr()); {
 				out := via.ports[nat.Outside]
 				out.segment.routes = append(out.segment.routes, route{prefix, out})
 				if out.segment.gateway == nil {

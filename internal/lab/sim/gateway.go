@@ -26,8 +26,6 @@ type Gateway struct {
 	services *service.Services
 }
 
-func (g *Gateway) translates(a netip.Addr) bool { return a.Is4() && g.data.NAT.Mode == nat.Translate }
-
 // start makes the machine; all routes and addresses must be known.
 func (g *Gateway) start() (err error) {
 	in, out := g.ports[nat.Inside], g.ports[nat.Outside]

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
@@ -13,8 +14,7 @@ import (
 
 // SetLink changes what happens to packets on a port from now on. The port is
 // named like its host; a gateway's are named "NAME/inside", "NAME/outside" and
-// "NAME/dmz". A host knows the MTU of its link at once; a gateway goes on saying
-// what it was when the network was made.
+// "NAME/dmz". Hosts and gateways know the MTU of their links at once.
 func (n *Network) SetLink(name string, l scenario.Link) error {
 	if err := scenario.CheckLink(l); err != nil {
 		return fmt.Errorf("sim: %s: %w", name, err)
@@ -26,6 +26,14 @@ func (n *Network) SetLink(name string, l scenario.Link) error {
 		return fmt.Errorf("sim: no port %q", name)
 	}
 	p.link = l
+	switch at := p.node.(type) {
+	case *Gateway:
+		return at.router.SetMTU(nat.Side(slices.Index(at.ports[:], p)), l.MTU)
+	case *outlet:
+		if at.firewall != nil {
+			return errors.Join(at.firewall.SetMTU(nat.Inside, l.MTU), at.firewall.SetMTU(nat.Outside, l.MTU))
+		}
+	}
 	return nil
 }
 

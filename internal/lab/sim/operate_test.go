@@ -208,3 +208,49 @@ func TestGatewayHost(t *testing.T) {
 		}
 	})
 }
+
+// A gateway, and a host's firewall, say which MTU their link has now.
+func TestSetLinkChangesTheMTU(t *testing.T) {
+	top := behind(nat.Behaviour{}, nat.Behaviour{})
+	top.Hosts[1].Firewall = &nat.Behaviour{Mode: nat.Firewall}
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		for _, c := range []struct{ host, port string }{{"a", "ga/outside"}, {"b", "b"}} {
+			u, err := n.Host(c.host).ListenUDP(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := u.(*udpConn)
+			whole.SetDontFragment(true)
+			send := func() error {
+				_, err := whole.WriteTo(make([]byte, 1372), udp("192.0.2.1:9"))
+				time.Sleep(time.Second)
+				return err
+			}
+			if err := errors.Join(send(), send()); err != nil {
+				t.Fatalf("%s: before: %v", c.host, err)
+			}
+			if err := n.SetLink(c.port, scenario.Link{Delay: delay.Delay, MTU: 1300}); err != nil {
+				t.Fatal(err)
+			}
+			send()
+			if err := send(); !errors.Is(err, syscall.EMSGSIZE) {
+				t.Errorf("%s: with a narrow link: %v", c.host, err)
+			}
+			whole.SetDontFragment(false)
+			s := listenUDP(t, n.Host("s"), 9)
+			send()
+			if got, _ := receive(t, s); len(got) != 1372 {
+				t.Errorf("%s: %d bytes of a packet that may be cut", c.host, len(got))
+			}
+			s.Close()
+			if err := n.SetLink(c.port, scenario.Link{Delay: delay.Delay}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(pathMTUTime)
+			whole.SetDontFragment(true)
+			if err := errors.Join(send(), send()); err != nil {
+				t.Errorf("%s: when it is as before: %v", c.host, err)
+			}
+		}
+	})
+}

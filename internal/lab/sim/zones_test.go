@@ -44,6 +44,32 @@ func TestDMZ(t *testing.T) {
 	})
 }
 
+// Whom a gateway does not translate to sees the hosts' own addresses, and knows
+// the way back.
+func TestUntranslatedFindTheWayBack(t *testing.T) {
+	top := behind(nat.Behaviour{Untranslated: []nat.Remotes{{Prefix: netip.MustParsePrefix("192.0.2.1/32")}}}, fullCone)
+	top.Hosts = append(top.Hosts, scenario.Host{Name: "other", Port: at(scenario.Internet, scenario.Link{}, "192.0.2.77/24")})
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		a, s, other := listenUDP(t, n.Host("a"), 7), listenUDP(t, n.Host("s"), 1), listenUDP(t, n.Host("other"), 1)
+		for _, c := range []struct {
+			what     string
+			from, to net.PacketConn
+			at, seen string
+		}{
+			{"not translated", a, s, "192.0.2.1:1", "10.0.0.2:7"},
+			{"its answer", s, a, "10.0.0.2:7", "192.0.2.1:1"},
+			{"translated", a, other, "192.0.2.77:1", "198.51.100.1:7"},
+			{"its answer", other, a, "198.51.100.1:7", "192.0.2.77:1"},
+			{"unasked", other, a, "10.0.0.2:7", ""},
+		} {
+			send(t, c.from, c.at, "hello")
+			if _, got := receive(t, c.to); got != c.seen {
+				t.Errorf("%s: seen from %q, want %q", c.what, got, c.seen)
+			}
+		}
+	})
+}
+
 // A gateway with several addresses outside translates to all of them, and gets
 // the answers at each.
 func TestSeveralOutsideAddresses(t *testing.T) {

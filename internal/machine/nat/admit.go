@@ -112,6 +112,7 @@ func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
 	if f.session == 0 {
 		return TableFull
 	}
+	g.welcome(f, w.remote)
 	return None
 }
 
@@ -195,7 +196,7 @@ func (g *Gateway) knows(at uint32, remote endpoint) uint32 {
 		return 0
 	}
 	m := g.mapping(at)
-	if whom := m.whom(); whom != 0 && whom != remote && whom != remote.address() {
+	if !g.exact[m.proto] && !m.isFor(remote) {
 		return 0
 	}
 	return g.sessionOf(at, m, g.scope(m, remote))

@@ -9,7 +9,8 @@ import (
 
 // What the gateway says itself. Answers that nobody asked for, errors and
 // resets, are limited in rate (RFC 1812 section 4.3.2.8, RFC 4443 section
-// 2.4f), so that it is no great help in flooding others.
+// 2.4f), so that it is no great help in flooding others. Each side has a rate of
+// its own, or strangers could use up what tells the inside of a small MTU.
 const (
 	answersPerSecond = 1000
 	answersAtOnce    = 200
@@ -129,7 +130,7 @@ func (g *Gateway) answer(from Side, p *ip.Packet, how Answer) []byte {
 
 // say emits an answer, if it is one and the rate allows it.
 func (g *Gateway) say(to Side, answer []byte) {
-	if len(answer) > 0 && g.answers.take(g.now) {
+	if len(answer) > 0 && g.answers[to].take(g.now) {
 		g.emit(to, answer)
 	}
 }

@@ -202,8 +202,9 @@ type Timers struct {
 	// packet came in for; zero is as UDP.
 	UDPUnanswered time.Duration `yaml:"udp-unanswered"`
 	// PerSession times each remote of a UDP mapping alone. Without it any
-	// packet of the mapping keeps all of them. Where there are Rules, remotes
-	// are always timed alone, and so are those of explicit mappings.
+	// packet of the mapping keeps all of them. Where there are Rules, or where
+	// the filter depends on less than the mapping, remotes are always timed
+	// alone, and so are those of explicit mappings.
 	PerSession  bool          `yaml:"per-session"`
 	ICMP        time.Duration `yaml:"icmp"`        // 60 s, RFC 5508 REQ-2
 	Transitory  time.Duration `yaml:"transitory"`  // 4 min, RFC 5382 REQ-5

@@ -59,7 +59,7 @@ func (g *Gateway) check() error {
 		return errors.New("nat: only who remembers connections can tell what they carry")
 	}
 	for _, mtu := range g.cfg.MTU {
-		if mtu != 0 && (mtu < leastMTU || mtu > 65535) {
+		if !soundMTU(mtu) {
 			return fmt.Errorf("nat: MTU %d", mtu)
 		}
 	}

@@ -18,6 +18,9 @@ type Request struct {
 	External netip.AddrPort
 	// Any takes another port where the one wanted is taken.
 	Any bool
+	// Replace takes the port wanted from another port of the same host, if Map
+	// made that mapping. What went through it ends.
+	Replace bool
 	// Remotes may come in; none stands for everyone.
 	Remotes []Remotes
 	// Lifetime is how long, whatever happens; 0 is until Unmap.
@@ -96,7 +99,7 @@ func (g *Gateway) Map(now time.Time, want Request) (Mapping, error) {
 	if !g.hasRoom(g.maxSessions) {
 		return Mapping{}, ErrFull
 	}
-	ref, err := g.grantee(&w, want.Any)
+	ref, err := g.grantee(&w, want.Any, want.Replace)
 	if err != nil {
 		return Mapping{}, err
 	}
@@ -121,7 +124,7 @@ func (g *Gateway) Map(now time.Time, want Request) (Mapping, error) {
 }
 
 // grantee finds or makes the mapping that a request is about.
-func (g *Gateway) grantee(w *wish, any bool) (uint32, error) {
+func (g *Gateway) grantee(w *wish, any, replace bool) (uint32, error) {
 	key := keyOf(w.proto, Outside, w.internal)
 	make := func() (uint32, error) {
 		if ref := g.newMapping(w); ref != 0 {
@@ -152,8 +155,14 @@ func (g *Gateway) grantee(w *wish, any bool) (uint32, error) {
 	if p.isFree(w.port) {
 		return make()
 	}
-	if ref := p.ref(w.port); ref != 0 && g.mapping(ref).internal() == w.internal && g.mapping(ref).side == w.side {
-		return ref, nil
+	if ref := p.ref(w.port); ref != 0 && g.mapping(ref).side == w.side {
+		m := g.mapping(ref)
+		switch {
+		case m.internal() == w.internal:
+			return ref, nil
+		case replace && m.flags&wide != 0 && m.internal().address() == w.internal.address():
+			return g.rekey(ref, m, key)
+		}
 	}
 	switch {
 	case !any:
@@ -191,6 +200,20 @@ func (g *Gateway) adopt(ref uint32) {
 		g.seconds = append(g.seconds, ref)
 		m.flags |= unlisted
 	}
+}
+
+// rekey gives a mapping that Map made to another port of its host. The external
+// port is never free in between, so it need not rest, and nobody else gets it.
+func (g *Gateway) rekey(ref uint32, m *mapping, key endpoint) (uint32, error) {
+	g.eraseRemotes(m, ref)
+	g.unlist(ref, m)
+	m.flags &^= unlisted
+	m.key = key
+	if !g.list(ref, m) {
+		m.flags |= unlisted
+		g.seconds = append(g.seconds, ref)
+	}
+	return ref, nil
 }
 
 // unmap ends what Map gave. What goes through the mapping goes on.

@@ -97,6 +97,53 @@ func TestMapRemotes(t *testing.T) {
 	}
 }
 
+// Of two ports of a host the second takes what Map gave the first, and what
+// went through it ends, at once and though ports rest.
+func TestMapReplaces(t *testing.T) {
+	combinations(t, func(t *testing.T, b Behaviour) {
+		b.Ports.HoldDown = 2 * time.Minute
+		g := newBench(t, b)
+		at := netip.AddrPortFrom(ours, 7777)
+		first := netip.AddrPortFrom(x.Addr(), 6001)
+		second := netip.AddrPortFrom(x.Addr(), 6002)
+		g.mapped(Request{Proto: ip.UDP, Internal: first, External: wanted(7777)})
+		if got := g.enters(z1, at); got != first {
+			t.Fatalf("from outside to %v", got)
+		}
+		for _, want := range []Request{
+			{Proto: ip.UDP, Internal: second, External: wanted(7777)},
+			{Proto: ip.UDP, Internal: x2, External: wanted(7777), Replace: true},
+		} {
+			if _, err := g.Map(g.now, want); !errors.Is(err, ErrTaken) {
+				t.Errorf("%+v: %v", want, err)
+			}
+		}
+		if m := g.mapped(Request{Proto: ip.UDP, Internal: second, External: wanted(7777), Replace: true}); m.External != at || len(m.Sessions) != 0 {
+			t.Fatalf("%+v", m)
+		}
+		if got := g.enters(z1, at); got != second {
+			t.Errorf("from outside to %v", got)
+		}
+		if got := g.leaves(second, z1); got != at {
+			t.Errorf("the answer left at %v", got)
+		}
+		if got := g.leaves(first, z1); got == at {
+			t.Errorf("the port that had it before still leaves at %v", got)
+		}
+		// Also when Unmap was there, and only what goes on keeps the mapping.
+		g.Unmap(g.now, ip.UDP, at)
+		g.mapped(Request{Proto: ip.UDP, Internal: netip.AddrPortFrom(x.Addr(), 6003), External: wanted(7777), Replace: true})
+		if got := g.enters(z1, at); got.Port() != 6003 {
+			t.Errorf("from outside to %v", got)
+		}
+		// What came about by itself is not Map's to give.
+		own := g.leaves(netip.AddrPortFrom(x.Addr(), 6004), z1)
+		if _, err := g.Map(g.now, Request{Proto: ip.UDP, Internal: second, External: own, Replace: true}); b.Ports.Overload == false && !errors.Is(err, ErrTaken) {
+			t.Errorf("another's mapping: %v", err)
+		}
+	})
+}
+
 func TestMapTaken(t *testing.T) {
 	g := newBench(t, Behaviour{})
 	if at := g.mapped(Request{Proto: ip.UDP, Internal: x}).External; at.Port() != 5000 {

@@ -58,7 +58,7 @@ func (h *header) read(b []byte) bool {
 // would have to know.
 func (g *Gateway) hasExpress() bool {
 	return g.cfg.Mode == Translate && !g.cfg.BlockUDP && !g.cfg.KeepTTL && !g.tracking && len(g.fixed) == 0 &&
-		g.cfg.Timers.UDPUnanswered == 0 && len(g.cfg.Untranslated) == 0
+		g.cfg.Timers.UDPUnanswered == 0 && len(g.cfg.Untranslated) == 0 && !g.guested
 }
 
 // express reports false when it has done nothing.
@@ -84,7 +84,7 @@ func (g *Gateway) express(from Side, b []byte) (Verdict, bool) {
 		at = g.mappingOf(key, g.policy(h.proto).Mapping.depends(h.dst))
 	case Outside:
 		addr := g.roles4.of(h.dst)
-		if addr >= mine || g.side4(h.src) != Outside || martian4(b[12]) {
+		if addr >= mine || g.side4(h.src) != Outside || martian4(b[12]) || g.roles4.of(h.src) != identity {
 			return Verdict{}, false
 		}
 		d, remote = inbound, h.src

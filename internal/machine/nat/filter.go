@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -37,8 +38,53 @@ type compiledRule struct {
 	srcPorts, dstPorts []PortRange
 }
 
-// compileRules refuses rules that can match nothing.
-func compileRules(rules []Rule) ([]compiledRule, error) {
+// RuleError is why there cannot be such a rule. Rule counts from zero.
+type RuleError struct {
+	Rule int
+	What string
+}
+
+func (e *RuleError) Error() string { return fmt.Sprintf("nat: rule %d: %s", e.Rule+1, e.What) }
+
+// asked reports whether rules are asked about what goes from a side to another:
+// from a side to itself are hairpins, and nothing stands between the gateway and
+// those that it serves.
+func (m Mode) asked(from, to Side) bool {
+	switch from {
+	case Local:
+		return to == Outside && m != Open
+	case Outside:
+		return to != Outside
+	}
+	return from != to || m != Open
+}
+
+// vain finds a side that a rule names though no rule is asked about what goes
+// from there, or to there.
+func (m Mode) vain(r *Rule) (from, to Sides, found bool) {
+	const every = Sides(1<<sides - 1)
+	var asked [2]Sides
+	from, to = cmp.Or(r.From, every), cmp.Or(r.To, every)
+	for a := range sides {
+		for b := range sides {
+			if from>>a&1 != 0 && to>>b&1 != 0 && m.asked(a, b) {
+				asked[0] |= SidesOf(a)
+				asked[1] |= SidesOf(b)
+			}
+		}
+	}
+	if idle := r.From &^ asked[0]; idle != 0 {
+		return idle, r.To, true
+	}
+	if idle := r.To &^ asked[1]; idle != 0 {
+		return r.From, idle, true
+	}
+	return 0, 0, false
+}
+
+// compileRules refuses rules that can match nothing, and sides that a rule
+// names in vain.
+func compileRules(mode Mode, rules []Rule) ([]compiledRule, error) {
 	all := make([]compiledRule, 0, len(rules))
 	for i, r := range rules {
 		c := compiledRule{from: r.From, to: r.To, proto: r.Protocol}
@@ -48,6 +94,9 @@ func compileRules(rules []Rule) ([]compiledRule, error) {
 		if c.to == 0 {
 			c.to = 1<<sides - 1
 		}
+		if from, to, found := mode.vain(&r); found {
+			return nil, &RuleError{i, fmt.Sprintf("no rule is asked about what goes from %v to %v", from, to)}
+		}
 		switch r.Action {
 		case Accept:
 			c.says = accepted
@@ -56,10 +105,10 @@ func compileRules(rules []Rule) ([]compiledRule, error) {
 		case Reject:
 			c.says = rejected
 		default:
-			return nil, fmt.Errorf("nat: rule %d: unknown action", i+1)
+			return nil, &RuleError{i, "unknown action"}
 		}
 		if r.Protocol > ip.ICMP {
-			return nil, fmt.Errorf("nat: rule %d: unknown protocol", i+1)
+			return nil, &RuleError{i, "unknown protocol"}
 		}
 		for _, l := range []struct {
 			from []netip.Prefix
@@ -67,7 +116,7 @@ func compileRules(rules []Rule) ([]compiledRule, error) {
 		}{{r.Src, &c.src}, {r.Dst, &c.dst}} {
 			for _, p := range l.from {
 				if !p.IsValid() {
-					return nil, fmt.Errorf("nat: rule %d: invalid prefix", i+1)
+					return nil, &RuleError{i, "invalid prefix"}
 				}
 				*l.to = append(*l.to, p.Masked())
 			}
@@ -81,12 +130,12 @@ func compileRules(rules []Rule) ([]compiledRule, error) {
 					p.Last = 65535
 				}
 				if p.First > p.Last {
-					return nil, fmt.Errorf("nat: rule %d: ports %d to %d", i+1, p.First, p.Last)
+					return nil, &RuleError{i, fmt.Sprintf("ports %d to %d", p.First, p.Last)}
 				}
 				*l.to = append(*l.to, p)
 			}
 			if len(l.from) > 0 && r.Protocol == ip.ICMP {
-				return nil, fmt.Errorf("nat: rule %d: ICMP has no ports", i+1)
+				return nil, &RuleError{i, "ICMP has no ports"}
 			}
 		}
 		all = append(all, c)

@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -136,8 +137,38 @@ func TestNewRefusesRules(t *testing.T) {
 		{Protocol: ip.TCP, DstPorts: []PortRange{{80, 79}}},
 		{Protocol: ip.ICMP, DstPorts: []PortRange{{80, 80}}},
 	} {
-		if _, err := compileRules([]Rule{r}); err == nil {
+		if _, err := compileRules(Firewall, []Rule{r}); err == nil {
 			t.Errorf("%+v was taken", r)
+		}
+	}
+}
+
+// A side that a rule names for nothing is a mistake.
+func TestNewRefusesIdleSides(t *testing.T) {
+	any := Sides(0)
+	for _, c := range []struct {
+		mode     Mode
+		from, to Sides
+		good     bool
+	}{
+		{Translate, SidesOf(Local), SidesOf(Inside), false},
+		{Translate, SidesOf(Local), SidesOf(DMZ, Local), false},
+		{Translate, SidesOf(Local, DMZ), SidesOf(Inside), false},
+		{Translate, SidesOf(Outside), SidesOf(Outside), false},
+		{Translate, SidesOf(Outside), SidesOf(Inside, Outside), false},
+		{Open, SidesOf(Local), any, false},
+		{Open, SidesOf(DMZ), SidesOf(DMZ), false},
+		{Translate, SidesOf(Local), SidesOf(Outside), true},
+		{Translate, SidesOf(Local, Inside), SidesOf(Outside, DMZ), true},
+		{Translate, SidesOf(Local), any, true},
+		{Translate, any, SidesOf(Local), true},
+		{Translate, SidesOf(Inside), SidesOf(Inside), true}, // hairpins
+		{Open, SidesOf(Inside), SidesOf(Local), true},
+		{Open, any, any, true},
+	} {
+		_, err := compileRules(c.mode, []Rule{{From: c.from, To: c.to}})
+		if r, ok := errors.AsType[*RuleError](err); ok == c.good || !c.good && r.Rule != 0 {
+			t.Errorf("%v, from %v to %v: %v", c.mode, c.from, c.to, err)
 		}
 	}
 }

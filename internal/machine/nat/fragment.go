@@ -14,7 +14,7 @@ import (
 // kept until it comes, when the behaviour says AnyOrder.
 const (
 	partsTime  = 15 * time.Second // RFC 791 section 3.2
-	maxCut     = 1024             // packets of which parts have come, for each side
+	maxCut     = 2048             // packets of which parts have come, for each side, and as many whose first has
 	maxHeld    = 1 << 19          // bytes of parts that are kept, for each side
 	maxHeldOne = 1 << 16          // and of one packet
 	maxSpans   = 16
@@ -53,11 +53,26 @@ const (
 
 type span struct{ from, to int }
 
-// cutPackets are those from one side, the oldest first in order.
+// cutPackets are those from one side, the oldest first in order. Where there are
+// too many, those whose first part has passed are put aside: anyone can send
+// parts that wait for one, and they must not push these out (RFC 4787 REQ-14a).
 type cutPackets struct {
 	by    map[partKey]*cutPacket
-	order []*cutPacket
+	order cutQueue
+	aside cutQueue
 	bytes int
+}
+
+// cutQueue may have packets that are forgotten.
+type cutQueue []*cutPacket
+
+func (q *cutQueue) pop() *cutPacket {
+	first := (*q)[0]
+	(*q)[0] = nil
+	if *q = (*q)[1:]; len(*q) == 0 {
+		*q = nil
+	}
+	return first
 }
 
 // fragment takes a part of a packet, in modes that look at ports.
@@ -240,13 +255,21 @@ func (g *Gateway) addCut(t *cutPackets, key partKey) *cutPacket {
 	return c
 }
 
-// add makes room by forgetting the oldest.
+// add makes room by putting the oldest aside, or forgetting them.
 func (t *cutPackets) add(key partKey, now int64) *cutPacket {
 	if t.by == nil {
 		t.by = make(map[partKey]*cutPacket)
 	}
-	for len(t.by) >= maxCut || len(t.order) >= 2*maxCut {
-		t.forgetOldest()
+	for len(t.order) >= maxCut {
+		c := t.order.pop()
+		if c.fate != passed || t.by[c.key] != c {
+			t.forget(c)
+			continue
+		}
+		if len(t.aside) == maxCut {
+			t.forget(t.aside.pop())
+		}
+		t.aside = append(t.aside, c)
 	}
 	c := &cutPacket{key: key, expires: now + int64(partsTime)}
 	t.by[key] = c
@@ -263,14 +286,6 @@ func (t *cutPackets) forget(c *cutPacket) {
 	}
 }
 
-func (t *cutPackets) forgetOldest() {
-	t.forget(t.order[0])
-	t.order[0] = nil
-	if t.order = t.order[1:]; len(t.order) == 0 {
-		t.order = nil
-	}
-}
-
 // refuse drops all parts, also those to come.
 func (t *cutPackets) refuse(c *cutPacket, r Reason) {
 	t.bytes -= c.bytes
@@ -279,15 +294,20 @@ func (t *cutPackets) refuse(c *cutPacket, r Reason) {
 }
 
 // next is when the oldest is forgotten.
-func (t *cutPackets) next() (int64, bool) {
-	if len(t.order) == 0 {
-		return 0, false
+func (t *cutPackets) next() (at int64, ok bool) {
+	at = never
+	for _, q := range []cutQueue{t.order, t.aside} {
+		if len(q) > 0 {
+			at = min(at, q[0].expires)
+		}
 	}
-	return t.order[0].expires, true
+	return at, at != never
 }
 
 func (t *cutPackets) expire(now int64) {
-	for len(t.order) > 0 && t.order[0].expires <= now {
-		t.forgetOldest()
+	for _, q := range []*cutQueue{&t.order, &t.aside} {
+		for len(*q) > 0 && (*q)[0].expires <= now {
+			t.forget(q.pop())
+		}
 	}
 }

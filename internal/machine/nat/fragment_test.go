@@ -213,7 +213,7 @@ func TestFragmentsAreBounded(t *testing.T) {
 			held += len(b)
 		}
 	}
-	if len(c.by) > maxCut || len(c.order) > 2*maxCut || c.bytes > maxHeld || held != c.bytes {
+	if len(c.by) > 2*maxCut || len(c.order) > maxCut || len(c.aside) > maxCut || c.bytes > maxHeld || held != c.bytes {
 		t.Errorf("%d packets, %d in order, %d bytes, held %d", len(c.by), len(c.order), c.bytes, held)
 	}
 	// That is outside's; inside is served.

@@ -69,6 +69,7 @@ type Gateway struct {
 	refreshOut           bool // UDP
 	refreshIn            bool
 	fine                 bool // rules want to see the first packet of each session
+	exact                [ip.ICMP + 1]bool
 	within               portRange
 	maxSessions          int
 
@@ -100,6 +101,8 @@ type Gateway struct {
 	wides      int                     // mappings that Map made or adopted
 	seconds    []uint32                // those of them that are not the first of their internal endpoint
 	symmetrics int
+	guested    bool // there may be guests
+	guests     map[guest]uint32
 
 	packet           ip.Packet      // the packet at hand
 	offload          Offload        // of the packet at hand
@@ -118,7 +121,7 @@ type Gateway struct {
 	tracking  bool // follow keeps tracks
 	tracks    tracks
 	alg       algScratch
-	answers   allowance
+	answers   [sides]allowance
 	late      lateAnswers
 	soon      int64 // when overdue has something to do
 	cut       [sides]cutPackets
@@ -143,7 +146,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg, rnd: rand.New(cfg.Rand)}
 	var err error
-	if g.rules, err = compileRules(cfg.Rules); err != nil {
+	if g.rules, err = compileRules(cfg.Mode, cfg.Rules); err != nil {
 		return nil, err
 	}
 	if g.content, err = compileContent(cfg.Content); err != nil {
@@ -169,6 +172,8 @@ func New(cfg Config) (*Gateway, error) {
 	g.refreshOut = cfg.Timers.UDPRefresh != RefreshInbound
 	g.refreshIn = cfg.Timers.UDPRefresh != RefreshOutbound
 	g.fine = len(cfg.Rules) > 0
+	g.guested = g.invites()
+	g.exact = [...]bool{ip.Other: g.fine, ip.UDP: g.fine || g.lax(&g.udpPolicy), ip.TCP: true, ip.ICMP: g.fine}
 	g.maxSessions = sessionsPerMapping * cfg.MaxMappings
 	for i := range g.seeds {
 		g.seeds[i] = g.rnd.Uint64() | 1
@@ -209,7 +214,7 @@ func (g *Gateway) Reset() {
 	g.six.index.reset()
 	g.seconds = nil
 	g.owners, g.grants = make(map[ownedPort]portOwner), make(map[uint32]*grant)
-	g.wides, g.symmetrics = 0, 0
+	g.wides, g.symmetrics, g.guests = 0, 0, nil
 	for i := range g.externals {
 		e := &g.externals[i]
 		if e.blocks = nil; g.cfg.Ports.HoldDown == 0 {

@@ -68,6 +68,9 @@ func (g *Gateway) outboundError(from, to Side, p *ip.Packet) Reason {
 		return NoMapping
 	}
 	m := g.mapping(ref)
+	if m.addr != identity && q.SourceRouted() {
+		return Unsupported
+	}
 	g.unquote(inbound, session, p)
 	if m.addr != identity {
 		external := g.external(m)

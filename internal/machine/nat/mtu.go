@@ -2,6 +2,7 @@ package nat
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
@@ -12,11 +13,23 @@ const (
 	leastMTU   = 68 // RFC 791 section 3.2
 )
 
+func soundMTU(mtu int) bool { return mtu == 0 || mtu >= leastMTU && mtu <= 65535 }
+
 func (g *Gateway) mtu(side Side) int {
 	if side < Local && g.cfg.MTU[side] != 0 {
 		return g.cfg.MTU[side]
 	}
 	return defaultMTU
+}
+
+// SetMTU changes the MTU of a side, zero being 1500 again.
+func (g *Gateway) SetMTU(side Side, mtu int) error {
+	if side >= Local || !soundMTU(mtu) {
+		return fmt.Errorf("nat: an MTU of %d on side %v", mtu, side)
+	}
+	g.cfg.MTU[side] = mtu
+	g.mtus[side] = g.mtu(side)
+	return nil
 }
 
 // depart does what is left to do for a packet that leaves.

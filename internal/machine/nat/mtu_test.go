@@ -51,6 +51,36 @@ func TestTooBig(t *testing.T) {
 	}
 }
 
+// A changed MTU counts from the next packet on, also on the short way.
+func TestSetMTU(t *testing.T) {
+	g := newSides(t, Config{})
+	g.leaves(x, y1)
+	send := func() Verdict {
+		return g.Handle(g.now, Inside, ip.AppendUDP(nil, x, y1, 64, make([]byte, 1372)), Offload{})
+	}
+	for _, c := range []struct {
+		mtu  int
+		want Verdict
+	}{{1399, drop(TooBig)}, {1400, forward(Outside)}, {576, drop(TooBig)}, {0, forward(Outside)}} {
+		if err := g.SetMTU(Outside, c.mtu); err != nil {
+			t.Fatal(err)
+		}
+		if v := send(); v != c.want {
+			t.Errorf("MTU %d: %+v, want %+v", c.mtu, v, c.want)
+		}
+		if c.want.Action == Drop {
+			if p := g.said(Inside); p.MTU() != c.mtu {
+				t.Errorf("told of %d, not of %d", p.MTU(), c.mtu)
+			}
+		}
+	}
+	for _, bad := range []error{g.SetMTU(Outside, 67), g.SetMTU(Outside, 65536), g.SetMTU(Outside, -1), g.SetMTU(Local, 1500)} {
+		if bad == nil {
+			t.Error("a bad MTU was taken")
+		}
+	}
+}
+
 // Without DF, IPv4 is cut.
 func TestCutToMTU(t *testing.T) {
 	g := newSides(t, Config{MTU: [Local]int{Outside: 576}})

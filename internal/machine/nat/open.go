@@ -12,7 +12,10 @@ func (g *Gateway) open(f *flow, p *ip.Packet) Reason {
 	}
 	w := wish{proto: p.Proto, code: code, side: f.from, far: g.far(f, p.Dst), addr: p.Src.Addr(), external: identity}
 	w.internal, w.remote = g.lookup(p.Src), g.lookup(p.Dst)
-	if f.mapping = g.toward(&w); f.mapping != 0 {
+	if f.mapping = g.toward(&w); f.mapping != 0 && !g.mapping(f.mapping).isFor(w.remote) {
+		f.mapping = g.afterGuest(&w, f.mapping, p)
+	}
+	if f.mapping != 0 {
 		m := g.mapping(f.mapping)
 		f.session = g.sessionOf(f.mapping, m, g.scope(m, w.remote))
 		if f.session != 0 && !g.anew(&w, m, f.session, p) {
@@ -25,7 +28,7 @@ func (g *Gateway) open(f *flow, p *ip.Packet) Reason {
 
 // toward finds the mapping that a packet from inside uses: the explicit one
 // that it has been through, else the one that came about by itself, else the
-// first explicit one.
+// first explicit one. What answers a guest uses that which the guest came by.
 func (g *Gateway) toward(w *wish) uint32 {
 	key, whom := keyOf(w.code, w.far, w.internal), endpoint(0)
 	if w.far == Outside && g.translates(w.addr) && !g.isStatic(w) {
@@ -48,7 +51,13 @@ func (g *Gateway) toward(w *wish) uint32 {
 			}
 		}
 	}
-	if ref := g.mappingOf(key, whom); ref != 0 {
+	ref := g.mappingOf(key, whom)
+	if len(g.guests) > 0 {
+		if back := g.back(key, w.remote, ref); back != 0 {
+			return back
+		}
+	}
+	if ref != 0 {
 		return ref
 	}
 	return first
@@ -86,7 +95,7 @@ func (g *Gateway) perConnection(w *wish) bool {
 // which needs a mapping of its own.
 func (g *Gateway) anew(w *wish, m *mapping, session uint32, p *ip.Packet) bool {
 	return w.proto == ip.TCP && g.tcpPolicy.Mapping == PerConnection && p.TCPFlags()&(ip.SYN|ip.ACK|ip.RST) == ip.SYN &&
-		m.flags&wide == 0 && g.perConnection(w) && (g.session(session).tcp.closed() || m.isn != p.Seq())
+		m.flags&wide == 0 && g.perConnection(w) && m.isFor(w.remote) && (g.session(session).tcp.closed() || m.isn != p.Seq())
 }
 
 // begin makes a session for the first packet of one, and a mapping if need be.

@@ -25,7 +25,7 @@ func (r *reference) handle(p refPacket) (refOutcome, error) {
 		}
 		return r.outward(p, Outside)
 	}
-	if r.sideOf(p.src.Addr()) != p.from {
+	if r.sideOf(p.src.Addr()) != p.from || r.ownOn(p.src.Addr()) != Local {
 		return dropped(BadAddress), nil
 	}
 	switch own {
@@ -84,6 +84,7 @@ func (r *reference) outward(p refPacket, to Side) (refOutcome, error) {
 
 // note takes a packet into the memory of a session.
 func (r *reference) note(m *refMapping, s *refSession, p refPacket, out, fresh bool) {
+	s.heard, s.said = s.heard || !out, s.said || out && !fresh
 	switch m.proto {
 	case ip.TCP:
 		s.history = append(s.history, refSegment{out, p.flags, r.now})
@@ -156,12 +157,27 @@ func (r *reference) open(p refPacket, to Side) (*refMapping, Reason, error) {
 			usual = m
 		}
 	}
-	m := cmp.Or(symmetric, been, usual, wide)
+	guest := r.host(p.proto, src, p.dst)
+	if guest != nil {
+		_, said := r.exchanged(guest, r.session(guest, p.dst))
+		if usual != nil && !said {
+			if heard, _ := r.exchanged(usual, r.session(usual, p.dst)); heard {
+				guest = nil
+			}
+		}
+	}
+	m := cmp.Or(symmetric, been, guest, usual, wide)
+	if m != nil && m == guest {
+		if _, _, over := r.replay(r.session(m, p.dst)); p.proto == ip.TCP && opening(p) && over {
+			m = usual
+		}
+	}
+	isGuest := m != nil && m == guest
 	perConnection := dynamic && p.from != Local && p.proto == ip.TCP && r.policy(ip.TCP).Mapping == PerConnection && m != nil && m.wide == 0
 	if m != nil {
 		if s := r.session(m, p.dst); s != nil {
 			again := false
-			if perConnection && opening(p) {
+			if perConnection && opening(p) && !isGuest {
 				_, _, over := r.replay(s)
 				again = over || m.isn != p.seq
 			}
@@ -228,6 +244,46 @@ func (r *reference) make(m *refMapping, remote netip.AddrPort, most int, want ne
 	}
 	r.mappings = append(r.mappings, m)
 	return true, nil
+}
+
+// host is the mapping by which a remote came in last, and has a session of.
+func (r *reference) host(proto ip.Proto, internal, remote netip.AddrPort) *refMapping {
+	s := r.guests[refGuest{proto, internal, remote}]
+	for _, m := range r.mappings {
+		if s != nil && slices.Contains(m.sessions, s) {
+			return m
+		}
+	}
+	return nil
+}
+
+// exchanged is whether a session's remote has sent something, and whether its
+// host has; of TCP, in the last connection, if that is not over on both sides.
+func (r *reference) exchanged(m *refMapping, s *refSession) (heard, said bool) {
+	if s == nil || m.proto != ip.TCP {
+		return s != nil && s.heard, s != nil && s.said
+	}
+	var syn, fin [2]bool
+	dead := false
+	for _, seg := range s.history {
+		i := 0
+		if seg.out {
+			i = 1
+		}
+		switch {
+		case seg.flags&ip.RST != 0:
+			dead = true
+		case seg.flags&(ip.SYN|ip.ACK) == ip.SYN && (dead || fin[0] && fin[1]):
+			syn, fin, dead = [2]bool{}, [2]bool{}, false
+			syn[i] = true
+		case seg.flags&ip.SYN != 0:
+			syn[i] = true
+		default:
+			dead = false
+			fin[i] = fin[i] || seg.flags&ip.FIN != 0
+		}
+	}
+	return syn[0] && !(fin[0] && fin[1]), syn[1]
 }
 
 func (r *reference) begin(m *refMapping, p refPacket, remote netip.AddrPort, out bool) {
@@ -330,6 +386,9 @@ func (r *reference) inward(p refPacket) (refOutcome, error) {
 		}
 	}
 	r.begin(m, p, p.src, false)
+	if m.whom.IsValid() && m.whom != p.src && m.whom != netip.AddrPortFrom(p.src.Addr(), 0) {
+		r.guests[refGuest{p.proto, internal, p.src}] = m.sessions[len(m.sessions)-1]
+	}
 	return out, nil
 }
 
@@ -397,9 +456,14 @@ func (r *reference) mapPort(want Request, counterpart netip.Addr) (*refMapping, 
 			break
 		}
 		holder := slices.IndexFunc(r.mappings, func(c *refMapping) bool {
-			return c.proto == want.Proto && r.dynamic(c) && r.alone(c) && c.external == at && c.internal == want.Internal && c.side == side
+			return c.proto == want.Proto && r.dynamic(c) && r.alone(c) && c.external == at && c.side == side && (c.internal == want.Internal ||
+				want.Replace && c.wide != 0 && c.internal.Addr() == want.Internal.Addr())
 		})
 		switch {
+		case holder >= 0 && r.mappings[holder].internal != want.Internal:
+			r.granted++
+			m = r.mappings[holder]
+			m.internal, m.sessions, m.wide = want.Internal, nil, r.granted
 		case holder >= 0:
 			m = r.mappings[holder]
 		case !want.Any:

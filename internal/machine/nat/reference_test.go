@@ -26,6 +26,12 @@ type reference struct {
 	block    map[netip.Addr]uint16              // the first port of a host's block
 	learn    func(m *refMapping) netip.AddrPort // where the gateway put a new mapping; invalid is nowhere
 	granted  int
+	guests   map[refGuest]*refSession // of remotes that came in by another's mapping, the last
+}
+
+type refGuest struct {
+	proto            ip.Proto
+	internal, remote netip.AddrPort
 }
 
 type refMapping struct {
@@ -54,6 +60,8 @@ type refSession struct {
 	remote   netip.AddrPort
 	kept     time.Time    // UDP and ICMP: last refreshed
 	answered bool         // UDP: something came in
+	heard    bool         // something came in, whatever the timers
+	said     bool         // something went out
 	history  []refSegment // TCP
 }
 
@@ -96,8 +104,8 @@ func timeOr(d, otherwise time.Duration) time.Duration {
 // replay is until when a connection is remembered, and what it has come to.
 func (r *reference) replay(s *refSession) (until time.Time, established, over bool) {
 	t := &r.cfg.Timers
-	var syn, fin [2]bool
-	both, dead := false, false
+	var syn, ack, fin [2]bool
+	dead := false
 	for _, seg := range s.history {
 		i := 0
 		if seg.out {
@@ -107,17 +115,18 @@ func (r *reference) replay(s *refSession) (until time.Time, established, over bo
 		case seg.flags&ip.RST != 0:
 			dead = true
 		case seg.flags&(ip.SYN|ip.ACK) == ip.SYN && (dead || fin[0] && fin[1]):
-			syn, fin, both, dead = [2]bool{}, [2]bool{}, false, false
+			syn, ack, fin, dead = [2]bool{}, [2]bool{}, [2]bool{}, false
 			syn[i] = true
 		case seg.flags&ip.SYN != 0:
 			syn[i] = true
+			ack[i] = ack[i] || seg.flags&ip.ACK != 0
 		default:
 			dead = false // that RST was not the end
-			both = both || syn[0] && syn[1]
+			ack[i] = ack[i] || seg.flags&ip.ACK != 0
 			fin[i] = fin[i] || seg.flags&ip.FIN != 0
 		}
 		over = dead || fin[0] && fin[1]
-		established = both && !over
+		established = syn[0] && syn[1] && ack[0] && ack[1] && !over
 		var timeout time.Duration
 		switch {
 		case dead:
@@ -139,9 +148,16 @@ func (r *reference) replay(s *refSession) (until time.Time, established, over bo
 
 func (r *reference) fine() bool { return len(r.cfg.Rules) > 0 }
 
+// exact reports whether each remote endpoint is remembered.
+func (r *reference) exact(proto ip.Proto) bool {
+	p := r.policy(proto)
+	lax := r.cfg.Mode == Translate && p.Filtering != AddressAndPortDependent && (p.Filtering < p.Mapping || r.cfg.SymmetricOnConflict)
+	return proto == ip.TCP || r.fine() || proto == ip.UDP && lax
+}
+
 // asOne reports whether a mapping is timed as a whole.
 func (r *reference) asOne(m *refMapping) bool {
-	return m.proto == ip.UDP && m.wide == 0 && !r.fine() && !r.cfg.Timers.PerSession
+	return m.proto == ip.UDP && m.wide == 0 && !r.exact(ip.UDP) && !r.cfg.Timers.PerSession
 }
 
 // ends is when a session is forgotten.
@@ -282,7 +298,7 @@ func (r *reference) filtering(m *refMapping) Dependence {
 
 // scope is what a mapping remembers of a remote.
 func (r *reference) scope(m *refMapping, remote netip.AddrPort) netip.AddrPort {
-	if m.proto == ip.TCP || r.fine() {
+	if r.exact(m.proto) {
 		return remote
 	}
 	return keep(r.filtering(m), remote)
@@ -305,7 +321,7 @@ func (r *reference) used() (n int) {
 		if m.grant != nil {
 			n++
 		}
-		if r.filtering(m) == AddressDependent && (m.proto == ip.TCP || r.fine()) {
+		if r.filtering(m) == AddressDependent && r.exact(m.proto) {
 			addrs := make(map[netip.Addr]bool)
 			for _, s := range m.sessions {
 				if s.remote.Port() != 0 {
@@ -393,7 +409,7 @@ func (r *reference) list() (all []string) {
 		if m.grant != nil {
 			d.Until = m.grant.until
 		}
-		counted := r.filtering(m) == AddressDependent && (m.proto == ip.TCP || r.fine())
+		counted := r.filtering(m) == AddressDependent && r.exact(m.proto)
 		for _, s := range m.sessions {
 			seen := Session{Remote: s.remote, Expires: r.ends(m, s)}
 			if m.proto == ip.TCP {

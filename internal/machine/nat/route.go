@@ -11,7 +11,8 @@ func (g *Gateway) route(from Side, p *ip.Packet) Verdict {
 	if from == Local {
 		return g.fromLocal(p)
 	}
-	if g.sideOf(p.Src.Addr()) != from || from == Outside && martian(p.Src.Addr()) { // RFC 2827
+	// RFC 2827, and nobody else speaks for the gateway: hairpins would look so.
+	if g.sideOf(p.Src.Addr()) != from || from == Outside && martian(p.Src.Addr()) || g.owner(p.Src.Addr()) != Local {
 		return drop(BadAddress)
 	}
 	g.dst = g.roles.of(p.Dst.Addr())

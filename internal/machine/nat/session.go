@@ -14,7 +14,8 @@ import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 // filtering policy keeps of it. Under address-dependent filtering a mapping
 // has, beside sessions with endpoints, one for each address that these are of:
 // with port 0, without a timer, and counting them. Where there are rules, UDP
-// and ICMP are as TCP here, so that each first packet is judged.
+// and ICMP are as TCP here, so that each first packet is judged; UDP also where
+// strangers can come to the mapping of another remote (guest.go).
 //
 // A UDP mapping that is not timed by session, and that Map did not make, has
 // its timer in its first session, the one that lies in the mapping; the others
@@ -44,7 +45,7 @@ func (g *Gateway) sessionHash(mapping uint32, remote endpoint) uint32 {
 
 // scope is what a mapping remembers of a remote endpoint.
 func (g *Gateway) scope(m *mapping, remote endpoint) endpoint {
-	if m.proto == ip.TCP || g.fine {
+	if g.exact[m.proto] {
 		return remote
 	}
 	return m.filtering().depends(remote)
@@ -126,7 +127,7 @@ func (g *Gateway) connect(at uint32, remote endpoint, c class) uint32 {
 
 // counted reports whether sessions with this port are counted by address.
 func (g *Gateway) counted(m *mapping, port uint16) bool {
-	return port != 0 && m.filtering() == AddressDependent && (m.proto == ip.TCP || g.fine)
+	return port != 0 && m.filtering() == AddressDependent && g.exact[m.proto]
 }
 
 // dropSession forgets the remote, and the mapping with its last one.
@@ -150,6 +151,9 @@ func (g *Gateway) erase(ref uint32) {
 	s := g.session(ref)
 	m := g.mapping(s.mapping)
 	g.unfile(s)
+	if len(g.guests) > 0 {
+		g.sendOff(m, ref, s)
+	}
 	if m.proto == ip.TCP && s.class < classes {
 		g.unfollow(s)
 	}
@@ -185,6 +189,11 @@ func (g *Gateway) dropIfEmpty(at uint32, m *mapping) {
 // unless Map made it.
 func (g *Gateway) dropRemotes(at uint32) {
 	m := g.mapping(at)
+	g.eraseRemotes(m, at)
+	g.dropIfEmpty(at, m)
+}
+
+func (g *Gateway) eraseRemotes(m *mapping, at uint32) {
 	if m.first.mapping != 0 {
 		g.erase(at | inMapping)
 	}
@@ -195,7 +204,6 @@ func (g *Gateway) dropRemotes(at uint32) {
 		}
 		ref = next
 	}
-	g.dropIfEmpty(at, m)
 }
 
 // eraseAddresses forgets what counts a mapping's sessions by address.
@@ -225,13 +233,20 @@ func (g *Gateway) outlive(ref uint32, s *session) {
 
 // shared reports whether the first session's timer is that of all.
 func (g *Gateway) shared(m *mapping) bool {
-	return m.proto == ip.UDP && !g.fine && !g.cfg.Timers.PerSession && m.flags&wide == 0
+	return m.proto == ip.UDP && !g.exact[ip.UDP] && !g.cfg.Timers.PerSession && m.flags&wide == 0
 }
 
 // refresh puts off the end of what a UDP or ICMP packet keeps alive (RFC 4787
 // REQ-6).
 func (g *Gateway) refresh(f *flow, p *ip.Packet) {
 	ref, c := f.session, classICMP
+	if g.guested && p.Proto != ip.TCP {
+		if f.d == inbound {
+			g.session(ref).tcp |= heard
+		} else {
+			g.session(ref).tcp |= said
+		}
+	}
 	switch {
 	case p.Proto == ip.TCP:
 		return

@@ -3,8 +3,9 @@ package nat
 import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 
 // tcpState is which segments a connection has shown, in either direction. It
-// is transitory until the handshake is complete and again from the second FIN
-// or the first RST on (RFC 5382 REQ-5, RFC 7857 section 2). An RST may be
+// is transitory until both ends have sent a SYN and an ACK, in whichever segments,
+// and again from the second FIN or the first RST on (RFC 5382 section 5, RFC 7857
+// section 2). An RST may be
 // forged: a connection that goes on after it is what it was (RFC 7857 section
 // 2.2, after RFC 6146 section 3.5.2.2).
 type tcpState uint8
@@ -14,7 +15,8 @@ const (
 	synIn
 	finOut
 	finIn
-	acked // a segment after both SYNs
+	ackOut
+	ackIn
 	reset
 	errored // an ICMP error came in since the last SYN out
 )
@@ -84,7 +86,7 @@ func (c *TCP) refuses(s tcpState, flags uint8, d direction) bool {
 		return c.RefuseSYN && d == inbound && s&synOut != 0
 	case ip.SYN | ip.ACK:
 		if d == inbound {
-			return c.RefuseSYNACK && s&(errored|acked) == errored
+			return c.RefuseSYNACK && s&errored != 0 && !s.open()
 		}
 		return c.RefuseSYNACKOut && s&(synOut|synIn) == synOut
 	}
@@ -92,12 +94,15 @@ func (c *TCP) refuses(s tcpState, flags uint8, d direction) bool {
 }
 
 func (s tcpState) next(flags uint8, d direction) tcpState {
-	syn, fin := synOut, finOut
+	syn, fin, ack := synOut, finOut, ackOut
 	if d == inbound {
-		syn, fin = synIn, finIn
+		syn, fin, ack = synIn, finIn, ackIn
 	}
 	if flags&ip.RST != 0 {
 		return s | reset
+	}
+	if flags&ip.ACK != 0 {
+		s |= ack
 	}
 	if flags&ip.SYN != 0 {
 		if flags&ip.ACK == 0 && s.closed() {
@@ -109,13 +114,16 @@ func (s tcpState) next(flags uint8, d direction) tcpState {
 		return s | syn
 	}
 	s &^= reset
-	if s&(synOut|synIn) == synOut|synIn {
-		s |= acked
-	}
 	if flags&ip.FIN != 0 {
 		s |= fin
 	}
 	return s
+}
+
+// open reports whether the handshake is complete.
+func (s tcpState) open() bool {
+	const all = synOut | synIn | ackOut | ackIn
+	return s&all == all
 }
 
 func (s tcpState) closed() bool {
@@ -128,7 +136,7 @@ func (s tcpState) class() class {
 		return classAfterRST
 	case s.closed():
 		return classAfterFIN
-	case s&acked != 0:
+	case s.open():
 		return classEstablished
 	}
 	return classTransitory

@@ -65,6 +65,9 @@ func TestRFC5382REQ5Timers(t *testing.T) {
 		{"again after FINs", append(handshake[:3:3], step{true, ip.FIN | ip.ACK}, step{false, ip.FIN | ip.ACK},
 			step{true, ip.SYN}, step{false, ip.SYN | ip.ACK}, step{true, ip.ACK}), long},
 		{"simultaneous", []step{{true, ip.SYN}, {false, ip.SYN}, {true, ip.SYN | ip.ACK}, {false, ip.ACK}}, long},
+		{"simultaneous, and no more", []step{{true, ip.SYN}, {false, ip.SYN}, {true, ip.SYN | ip.ACK}, {false, ip.SYN | ip.ACK}}, long},
+		{"simultaneous, half", []step{{true, ip.SYN}, {false, ip.SYN}, {true, ip.SYN | ip.ACK}}, short},
+		{"the other end alone", []step{{true, ip.SYN}, {false, ip.SYN | ip.ACK}, {false, ip.SYN | ip.ACK}, {false, ip.ACK}}, short},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			combinations(t, func(t *testing.T, b Behaviour) {

@@ -13,6 +13,10 @@ func (g *Gateway) outward(from, to Side, p *ip.Packet) Verdict {
 	if hairpin && (g.policy(p.Proto).Hairpin == NoHairpin || g.dst.external == identity) {
 		return drop(NoHairpinning)
 	}
+	// RFC 5508 section 7.3: it would tell of addresses inside.
+	if p.Proto == ip.ICMP && to == Outside && g.translates(p.Src.Addr()) && p.SourceRouted() {
+		return drop(Unsupported)
+	}
 	internal := p.Src
 	f := flow{from: from, to: to, d: outbound}
 	switch {

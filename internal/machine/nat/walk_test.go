@@ -88,7 +88,8 @@ func newWalk(t *testing.T, r *rand.Rand) *walk {
 	w.slow.fast = false
 	w.ref = &reference{
 		cfg: cfg, last: make(map[any]uint16), external: make(map[netip.Addr]netip.Addr), block: make(map[netip.Addr]uint16),
-		learn: w.learn,
+		guests: make(map[refGuest]*refSession),
+		learn:  w.learn,
 	}
 	w.ref.cfg.Own[Outside] = slices.Clone(cfg.Own[Outside])
 	return w
@@ -289,7 +290,7 @@ func (w *walk) packet() error {
 		p.src = netip.AddrPortFrom(pick(w.r, w.dmz...), w.port())
 		p.dst = pick(w.r, remote(), w.known(), netip.AddrPortFrom(pick(w.r, w.inside...), w.port()), netip.AddrPortFrom(netip.MustParseAddr("172.16.0.254"), 80))
 	case Outside:
-		p.src, p.dst = remote(), w.known()
+		p.src, p.dst = pick(w.r, remote(), remote(), remote(), remote(), remote(), remote(), remote(), w.known()), w.known()
 	case Local:
 		p.src = netip.AddrPortFrom(pick(w.r, w.ref.cfg.Own[Outside]...), w.port())
 		p.dst = pick(w.r, remote(), remote(), netip.AddrPortFrom(pick(w.r, w.inside...), w.port()))
@@ -359,6 +360,7 @@ func (w *walk) mapPort() error {
 		Proto:    pick(w.r, ip.UDP, ip.TCP),
 		Internal: netip.AddrPortFrom(pick(w.r, append(slices.Clone(w.inside), w.dmz...)...), w.port()),
 		Any:      w.r.IntN(2) == 0,
+		Replace:  w.r.IntN(2) == 0,
 		Lifetime: pick(w.r, 0, time.Second, time.Minute, time.Hour),
 	}
 	if w.r.IntN(2) == 0 && w.ref.cfg.Ports.Block == 0 {

@@ -97,7 +97,9 @@ func (m *Machine) addMapping(c *call) upnpError {
 	return m.upnpRefusal(m.replace(old, l, port, lifetime), errActionFailed)
 }
 
-// replace puts an entry in the place of an old one, which stays if that fails.
+// replace puts an entry in the place of an old one, which stays if that fails
+// (WANIPConnection:1 section 2.4.16: the same client overwrites). A port leads
+// to one place at a time: what goes to another internal port ends.
 func (m *Machine) replace(old *Lease, l Lease, port uint16, lifetime time.Duration) refusal {
 	if old == nil {
 		_, r := m.create(l, port, true, lifetime)
@@ -107,7 +109,7 @@ func (m *Machine) replace(old *Lease, l Lease, port uint16, lifetime time.Durati
 		return notAuthorized
 	}
 	before := *old
-	if l.Internal != old.Internal || !l.Enabled {
+	if !l.Enabled {
 		m.shut(old)
 	}
 	old.Internal, old.Description, old.Enabled = l.Internal, l.Description, l.Enabled

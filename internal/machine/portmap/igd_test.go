@@ -239,12 +239,12 @@ func TestUPnPMapping(t *testing.T) {
 func TestUPnPFailedChange(t *testing.T) {
 	w := newWorld(t, Behaviour{UPnP: true})
 	w.add(anna)
-	w.doors.most = 1 // so that the port, once shut, cannot be opened again...
-	w.doors.open[door{ip.UDP, 1}] = Request{}
-	if code := w.add(anna, "NewInternalPort", "81"); code != 501 {
+	port := door{ip.TCP, 8080}
+	w.doors.taken[port] = true // so that it cannot be opened again...
+	if code := w.add(anna, "NewInternalPort", "81"); code != 718 {
 		t.Fatalf("the change came to %d", code)
 	}
-	w.doors.most = 0 // ...until it can
+	delete(w.doors.taken, port) // ...until it can
 	l := w.m.Leases(w.now)
 	if len(l) != 1 || l[0].Internal.String() != "192.168.1.20:80" {
 		t.Errorf("the entry is %+v", l)

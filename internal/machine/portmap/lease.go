@@ -206,7 +206,7 @@ func (m *Machine) open(l *Lease, port uint16, exact bool) refusal {
 	}
 	external, err := netip.AddrPort{}, ErrTaken
 	if port != 0 {
-		want := Request{Proto: l.Proto, Internal: l.Internal, External: port, Remotes: m.remotes(l, port)}
+		want := Request{Proto: l.Proto, Internal: l.Internal, External: port, Replace: l.By == UPnP && exact, Remotes: m.remotes(l, port)}
 		if external, err = m.mapper.Map(m.now, want); errors.Is(err, ErrTaken) && exact {
 			return foreign
 		}
@@ -305,7 +305,7 @@ func (m *Machine) shut(l *Lease) {
 	}
 	l.Open = false
 	for o := range m.same(l, l.External.Port()) {
-		m.mapper.Map(m.now, Request{o.Proto, o.Internal, o.External.Port(), m.remotes(o, o.External.Port())})
+		m.mapper.Map(m.now, Request{Proto: o.Proto, Internal: o.Internal, External: o.External.Port(), Remotes: m.remotes(o, o.External.Port())})
 		return
 	}
 	m.mapper.Unmap(m.now, l.Proto, l.External)

@@ -51,6 +51,9 @@ type Request struct {
 	Internal netip.AddrPort
 	// External is the port to open; zero is any.
 	External uint16
+	// Replace takes the port from another one of the same host, if Map opened
+	// it for that. What went through it ends.
+	Replace bool
 	// Remotes are who may come in; empty is everyone.
 	Remotes []Filter
 }

@@ -42,6 +42,7 @@ const (
 	pcpFilterLen = 20
 	pcpMost      = 1100
 	nonceLen     = 12
+	addressLen   = 16
 
 	protoTCP = 6
 	protoUDP = 17
@@ -121,7 +122,7 @@ func (m *Machine) pcpDo(client netip.Addr, b []byte) ([]byte, *pcpFault) {
 	if len(body) < size {
 		return nil, fault(pcpMalformed)
 	}
-	opts, f := parseOptions(b[1], body[size:])
+	opts, f := parseOptions(b[1], client, b[1] == pcpMap && binary.BigEndian.Uint32(b[4:]) == 0, body[size:])
 	if f != nil {
 		return nil, f
 	}
@@ -156,8 +157,10 @@ type pcpOptions struct {
 	raw           []byte   // those that were heeded, for the answer
 }
 
-// parseOptions reads the options behind an opcode (RFC 6887 section 7.3).
-func parseOptions(op byte, b []byte) (o pcpOptions, f *pcpFault) {
+// parseOptions reads the options behind an opcode of a client's (RFC 6887
+// section 7.3). One that makes no sense, as in a request that ends a mapping, is
+// malformed (section 11.3).
+func parseOptions(op byte, client netip.Addr, ends bool, b []byte) (o pcpOptions, f *pcpFault) {
 	for len(b) > 0 {
 		// The length of b is a multiple of four.
 		code, size := b[0], int(binary.BigEndian.Uint16(b[2:]))
@@ -170,18 +173,22 @@ func parseOptions(op byte, b []byte) (o pcpOptions, f *pcpFault) {
 		case code == optPreferFailure && op == pcpPeer:
 			return o, fault(pcpMalformed)
 		case code == optPreferFailure && op == pcpMap:
-			if size != 0 || o.preferFailure {
+			if size != 0 || o.preferFailure || ends {
 				return o, fault(pcpMalformedOption)
 			}
 			o.preferFailure = true
 		case code == optFilter && op == pcpMap:
 			filter, ok := parseFilter(data)
-			if !ok {
+			if !ok || ends {
 				return o, fault(pcpMalformedOption)
 			}
 			o.filters = append(o.filters, filter)
 		case code == optPreferFailure || code == optFilter:
 			return o, fault(pcpMalformedOption)
+		case code == optThirdParty && op != pcpAnnounce && size != addressLen:
+			return o, fault(pcpMalformedOption)
+		case code == optThirdParty && op != pcpAnnounce && address16(data) == client: // section 13.1
+			return o, fault(pcpMalformed)
 		case code < optOptional: // also THIRD_PARTY: nobody is trusted with it
 			return o, fault(pcpBadOption)
 		}

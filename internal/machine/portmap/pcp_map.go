@@ -35,6 +35,12 @@ func (m *Machine) suits(r pcpRequest, port uint16) bool {
 	return (r.suggested.Port() == 0 || r.suggested.Port() == port) && (a.IsUnspecified() || a == m.external(r.internal.Addr()))
 }
 
+// low says whether it is the external port alone that a client may not have: not
+// a matter of who asks, but one that does not change soon.
+func (m *Machine) low(r pcpRequest, port uint16) bool {
+	return m.cfg.NoLowPorts && port != 0 && port < 1024 && r.internal.Port() >= 1024
+}
+
 // pcpMap makes or renews a mapping (RFC 6887 section 11.3).
 func (m *Machine) pcpMap(r pcpRequest) ([]byte, *pcpFault) {
 	switch {
@@ -74,6 +80,9 @@ func (m *Machine) pcpMap(r pcpRequest) ([]byte, *pcpFault) {
 			return nil, fault(pcpCannotProvide)
 		}
 		exact = exact || port != 0
+		if m.low(r, port) {
+			return nil, &pcpFault{pcpCannotProvide, longError}
+		}
 	}
 	l, refused := m.create(Lease{
 		By: PCP, Proto: r.proto, Internal: r.internal, Remotes: remotes,
@@ -153,6 +162,9 @@ func (m *Machine) pcpPeer(r pcpRequest) ([]byte, *pcpFault) {
 	port, exact := m.present(r.proto, r.internal, r.suggested.Port())
 	if !m.suits(r, port) {
 		return nil, fault(pcpCannotProvide)
+	}
+	if m.low(r, port) {
+		return nil, &pcpFault{pcpCannotProvide, longError}
 	}
 	l, refused := m.create(Lease{
 		By: PCP, Proto: r.proto, Internal: r.internal, Peer: r.peer,

@@ -55,7 +55,7 @@ func (d *doors) Map(_ time.Time, want Request) (netip.AddrPort, error) {
 func (d *doors) has(want Request) bool {
 	key := door{want.Proto, want.External}
 	r, ok := d.open[key]
-	return d.taken[key] || ok && r.Internal != want.Internal
+	return d.taken[key] || ok && r.Internal != want.Internal && !(want.Replace && r.Internal.Addr() == want.Internal.Addr())
 }
 
 func (d *doors) Unmap(_ time.Time, proto ip.Proto, external netip.AddrPort) {

@@ -88,6 +88,9 @@ func (r *Router) Renumber(now time.Time) error {
 	return nil
 }
 
+// SetMTU changes the MTU of a side, zero being 1500 again.
+func (r *Router) SetMTU(side nat.Side, mtu int) error { return r.nat.SetMTU(side, mtu) }
+
 // Forget ends the lease of a host inside. Its next renewal is refused, and it
 // gets another address.
 func (r *Router) Forget(now time.Time, host MAC) {

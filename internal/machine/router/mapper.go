@@ -16,6 +16,7 @@ type mapper struct{ nat *nat.Gateway }
 func (m mapper) Map(now time.Time, want portmap.Request) (netip.AddrPort, error) {
 	request := nat.Request{
 		Proto: want.Proto, Internal: want.Internal, External: netip.AddrPortFrom(netip.Addr{}, want.External),
+		Replace: want.Replace,
 	}
 	for _, f := range want.Remotes {
 		request.Remotes = append(request.Remotes, nat.Remotes{Prefix: f.Prefix, Port: f.Port})

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -334,6 +335,54 @@ func TestPortMapping(t *testing.T) {
 	}
 	if page := w.r.HTTP(w.now, portmap.HTTPRequest{}); page.Status != 404 || w.r.PortMappings(w.now) != nil {
 		t.Errorf("%+v", page)
+	}
+}
+
+// A UPnP client that gives a port of its own to another of its programs gets
+// what it wants, though the first one's sessions live (WANIPConnection:1
+// section 2.4.16).
+func TestUPnPOverwrites(t *testing.T) {
+	for _, behaviour := range []nat.Behaviour{{}, {Ports: nat.Ports{HoldDown: 2 * time.Minute}}} {
+		cfg := Config{NAT: natConfig(), PortMap: portmap.Behaviour{UPnP: true}}
+		cfg.NAT.Behaviour = behaviour
+		r, err := New(epoch, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &line{t: t, now: epoch, home: r}
+		page := string(r.HTTP(l.now, portmap.HTTPRequest{From: host, Method: "GET", Path: "/rootDesc.xml", Host: "192.168.1.1:5000"}).Body)
+		const service = "urn:schemas-upnp-org:service:WANIPConnection:1"
+		_, page, _ = strings.Cut(page, service)
+		_, page, _ = strings.Cut(page, "<controlURL>")
+		control, _, _ := strings.Cut(page, "</controlURL>")
+		act := func(from netip.Addr, action, rest string) int {
+			return r.HTTP(l.now, portmap.HTTPRequest{
+				From: portAt(from, 50000), Method: "POST", Path: control, Host: "192.168.1.1:5000", SOAPAction: `"` + service + "#" + action + `"`,
+				Body: []byte(`<?xml version="1.0"?><s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body><u:` + action + ` xmlns:u="` + service +
+					`"><NewRemoteHost></NewRemoteHost><NewExternalPort>8000</NewExternalPort><NewProtocol>UDP</NewProtocol>` + rest + `</u:` + action + `></s:Body></s:Envelope>`),
+			}).Status
+		}
+		add := func(from netip.Addr, port string) int {
+			return act(from, "AddPortMapping", `<NewInternalPort>`+port+`</NewInternalPort><NewInternalClient>`+from.String()+`</NewInternalClient>`+
+				`<NewEnabled>1</NewEnabled><NewPortMappingDescription></NewPortMappingDescription><NewLeaseDuration>0</NewLeaseDuration>`)
+		}
+		at := portAt(external, 8000)
+		for i, port := range []uint16{7001, 7002} {
+			if status := add(host.Addr(), strconv.Itoa(int(port))); status != 200 {
+				t.Errorf("%+v: add %d: status %d", behaviour.Ports, port, status)
+			}
+			if in := l.enters(at); in != portAt(host.Addr(), port) {
+				t.Errorf("%+v: mapping %d leads to %v", behaviour.Ports, i, in)
+			}
+		}
+		if status := add(addr("192.168.1.51"), "7003"); status != 500 {
+			t.Errorf("another client: status %d", status)
+		}
+		// Nor does what is left of a deleted one stand in the way.
+		act(host.Addr(), "DeletePortMapping", "")
+		if status := add(host.Addr(), "7004"); status != 200 || l.enters(at) != portAt(host.Addr(), 7004) {
+			t.Errorf("%+v: after deletion: status %d, leads to %v", behaviour.Ports, status, l.enters(at))
+		}
 	}
 }
 

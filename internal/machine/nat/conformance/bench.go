@@ -34,7 +34,7 @@ func host(n int) netip.Addr {
 // bench is a gateway with packets going in and out.
 type bench struct {
 	*trial
-	g     *nat.Gateway
+	g     gateway
 	now   time.Time
 	later []delivery // what came out by itself while time went on
 }
@@ -58,12 +58,15 @@ func (t *trial) bench(change func(*nat.Config)) *bench {
 	if change != nil {
 		change(&cfg)
 	}
-	g, err := nat.New(cfg)
+	g, err := t.make(cfg)
 	if err != nil {
 		t.fail("there is no such gateway: %v", err)
 	}
-	return &bench{trial: t, g: g, now: time.Unix(1_000_000, 0)}
+	return &bench{trial: t, g: g, now: begin}
 }
+
+// begin is when every trial does.
+var begin = time.Unix(1_000_000, 0)
 
 // send gives the gateway a packet and returns everything that comes out.
 func (b *bench) send(from nat.Side, pkt []byte) []delivery {

@@ -48,7 +48,7 @@ func everyMust(t *trial) {
 		if r.Level != Must || !r.Checked() {
 			continue
 		}
-		if err := r.Check(t.b); err != nil && !errors.Is(err, ErrNotFor) {
+		if err := r.try(t.b, t.make); err != nil && !errors.Is(err, ErrNotFor) {
 			broken = append(broken, r.Name())
 		}
 	}

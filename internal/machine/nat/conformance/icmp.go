@@ -36,11 +36,12 @@ var icmpRules = []Requirement{
 	{Number: "REQ-9", Level: May, Text: "policy can keep ICMP from some interfaces", check: noPings},
 	{Number: "REQ-10a.1", Level: Must, Text: "destination unreachable is supported", check: udpUnreachable},
 	{Number: "REQ-10a.2", Level: Must, Text: "time exceeded is", check: timeExceeded},
-	{Number: "REQ-10a.3", Level: Must, Text: "echo requests to the gateway are answered", check: pings},
+	{Number: "REQ-10a.3", Level: Must, Text: "echo requests and replies are, as REQ-1 wants them", check: queries},
 	{Number: "REQ-10b", Level: May, Text: "redirects, timestamps, source routes, address masks, parameter problems, router discovery",
 		Why: "a permission; of these, only parameter problems are translated"},
+	{Number: "section 7.3", Level: Should, Text: "who does not translate source routes lets no ICMP out that has one, or quotes one", check: sourceRoutes},
 	{Number: "REQ-10c", Level: Should, Text: "source quench and information requests are not supported", check: obsolete},
-	{Number: "REQ-10d", Level: Should, Text: "the gateway's errors have the DS field of RFC 1812 section 4.3.2.5", check: precedence},
+	{Number: "REQ-10d", Level: Should, Text: "the gateway's errors have the diffserv class of what they are about", check: classes},
 	{Number: "REQ-10e", Level: Should, Text: "no errors about errors, multicast and later parts", check: unanswerable},
 	{Number: "REQ-10f", Level: Should, Text: "the gateway's errors are limited in rate", check: rateLimit},
 	{Number: "REQ-11", Level: May, Text: "other ICMP messages may be dropped", Why: "a permission; they are dropped"},
@@ -243,10 +244,16 @@ func noRoom(t *trial) {
 	b := t.bench(func(c *nat.Config) { c.MaxMappings = 2 })
 	b.udpOut(x, y1)
 	b.udpOut(ep(addrX, 5002), y1)
-	d, ok := one(b.send(nat.Inside, udp(ep(addrX, 5004), y1)))
-	t.want(ok && d.to == nat.Inside && d.Dst.Addr() == addrX, "who gets no session is not told")
-	// RFC 6888 REQ-11b has another code for carrier NATs.
-	t.want(isICMP(d, 3, 13) || isICMP(d, 3, 1) && Carrier(t.b), "who gets no session is told something else")
-	q, ok := quote(d)
-	t.want(ok && q.Src == ep(addrX, 5004) && q.Dst == y1, "who gets no session is told about another packet")
+	for _, pkt := range [][]byte{
+		udp(ep(addrX, 5004), y1),
+		ip.AppendTCP(nil, ep(addrX, 5004), y1, 64, &ip.Segment{Flags: ip.SYN, Window: 1000}),
+		ip.AppendEcho(nil, addrX, addrY, 64, ip.EchoRequest, 5004, 1, hello),
+	} {
+		d, ok := one(b.send(nat.Inside, pkt))
+		t.want(ok && d.to == nat.Inside && d.Dst.Addr() == addrX, "who gets no session is not told")
+		// RFC 6888 REQ-11b has another code for carrier NATs.
+		t.want(isICMP(d, 3, 13) || isICMP(d, 3, 1) && Carrier(t.b), "who gets no session is told something else")
+		q, ok := quote(d)
+		t.want(ok && q.Src == ep(addrX, 5004) && q.Dst.Addr() == addrY, "who gets no session is told about another packet")
+	}
 }

@@ -18,18 +18,6 @@ func noPings(t *trial) {
 	}
 }
 
-func pings(t *trial) {
-	b := t.bench(nil)
-	for _, c := range []struct {
-		from     nat.Side
-		src, dst netip.Addr
-	}{{nat.Inside, addrX, insideOwn}, {nat.Inside, addrX, ours}, {nat.Outside, addrY, ours}} {
-		d, ok := one(b.send(c.from, ip.AppendEcho(nil, c.src, c.dst, 64, ip.EchoRequest, id, 1, hello)))
-		t.want(ok && d.to == c.from && d.Kind == ip.EchoReply && d.Src.Addr() == c.dst && d.Dst == ep(c.src, id) && string(d.Payload()) == string(hello),
-			"a ping to the gateway is not answered")
-	}
-}
-
 // lastHop is a UDP packet from x that does not get any further.
 func lastHop() []byte { return ip.AppendUDP(nil, x, y1, 1, hello) }
 
@@ -55,17 +43,15 @@ func obsolete(t *trial) {
 	t.want(len(b.send(nat.Inside, icmp(addrX, ours, 15, 0, id<<16, nil))) == 0, "an information request is answered")
 }
 
-// precedence: errors have precedence 6 or 7, and otherwise the type of service
-// of what they are about.
-func precedence(t *trial) {
+// classes: an error travels as well as what it is about.
+func classes(t *trial) {
 	b := t.bench(nil)
-	for _, tos := range []byte{0, 0x10, 0x48} {
+	for _, ds := range []byte{0, 0x28, 0xb8, 0xbb} { // best effort, AF11, EF, and that with ECN
 		pkt := lastHop()
-		pkt[1] = tos
+		pkt[1] = ds
 		d, ok := one(b.send(nat.Inside, fixHeader(pkt)))
 		t.want(ok && isICMP(d, 11, 0), "no time exceeded to the inside")
-		t.want(d.Data[1]>>5 >= 6, "an error has a low precedence")
-		t.want(d.Data[1]&0x1c == tos&0x1c, "an error has another type of service than the packet that it is about")
+		t.want(d.Data[1]&0xfc == ds&0xfc, "an error has another diffserv class than the packet that it is about")
 	}
 }
 
@@ -80,6 +66,23 @@ func unanswerable(t *trial) {
 	about(udp(x, ep(netip.MustParseAddr("255.255.255.255"), 5000)))
 	about(udp(ep(netip.IPv4Unspecified(), 5000), y1))
 	about(cut(divisible(udp(x, y1), 3), 16)[1])
+}
+
+// sourceRoutes: they would tell of addresses inside.
+func sourceRoutes(t *trial) {
+	b := t.bench(nil)
+	d, _ := b.answered()
+	b.echo(addrX, addrY, id)
+	for _, option := range []byte{131, 137} { // loose, strict
+		route := []byte{option, 7, 8, 10, 0, 9, 9, 0}
+		ping := withOptions(ip.AppendEcho(nil, addrX, addrY, 64, ip.EchoRequest, id, 2, hello), route)
+		_, ok := b.out(ping)
+		t.want(!ok, "a ping with a source route gets out")
+		_, ok = b.out(withOptions(unreachable(addrX, addrY, 3, d.Data), route))
+		t.want(!ok, "an error with a source route gets out")
+		_, ok = b.out(unreachable(addrX, addrY, 3, withOptions(d.Data, route)))
+		t.want(!ok, "an error that quotes a source route gets out")
+	}
 }
 
 func rateLimit(t *trial) {

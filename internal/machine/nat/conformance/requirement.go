@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
@@ -50,7 +51,25 @@ var ErrNotFor = errors.New("not for this gateway")
 // Check tries a gateway of this behaviour. It returns what the gateway does
 // wrong, or an error that is ErrNotFor. The same behaviour always gets the same
 // answer.
-func (r Requirement) Check(b nat.Behaviour) (err error) {
+func (r Requirement) Check(b nat.Behaviour) error {
+	return r.try(b, func(c nat.Config) (gateway, error) { return nat.New(c) })
+}
+
+// gateway is what a check gives packets to. That of nat is one; the tests have
+// others, each with a fault that no behaviour has.
+type gateway interface {
+	Handle(now time.Time, from nat.Side, pkt []byte, off nat.Offload) nat.Verdict
+	HandleTimeout(now time.Time)
+	NextTimeout() (time.Time, bool)
+	Poll() (nat.Out, bool)
+	Map(now time.Time, want nat.Request) (nat.Mapping, error)
+	Reset()
+	Stats() nat.Stats
+}
+
+type maker func(nat.Config) (gateway, error)
+
+func (r Requirement) try(b nat.Behaviour, make maker) (err error) {
 	if r.check == nil {
 		return fmt.Errorf("%w: %s", ErrNotFor, r.Why)
 	}
@@ -72,7 +91,7 @@ func (r Requirement) Check(b nat.Behaviour) (err error) {
 			panic(v)
 		}
 	}()
-	r.check(&trial{b: b})
+	r.check(&trial{b, make})
 	return nil
 }
 
@@ -98,7 +117,10 @@ func of(rfc int, list []Requirement) []Requirement {
 }
 
 // trial is one Check.
-type trial struct{ b nat.Behaviour }
+type trial struct {
+	b    nat.Behaviour
+	make maker
+}
 
 // verdict is panicked with, to end a trial.
 type verdict struct{ err error }

@@ -83,6 +83,7 @@ func sequences(t *trial) {
 		s := b.connect(ep(addrX, 6000+uint16(port)), web1)
 		t.want(end(s), "a segment of a connection that ends does not get through")
 	}
+	b.crash(ep(addrX, 7000), web1)
 	// A connection from outside, as far as the filter lets it in.
 	external := b.syn(x, web1).external
 	for _, from := range []netip.AddrPort{web2, webZ} {
@@ -94,18 +95,44 @@ func sequences(t *trial) {
 	}
 }
 
-func simultaneousOpen(t *trial) {
-	b := t.bench(nil)
-	s := b.syn(x, web1)
-	y := s.ys.segment(ip.SYN, nil)
-	d, ok := b.in(ip.AppendTCP(nil, s.y, s.external, 64, y))
-	t.want(ok, "the SYN of the other end does not get in")
+// crash: x has lost its connection and begins again, of which y knows nothing
+// (RFC 793 figure 10). A gateway that gives x another port spares them that.
+func (b *bench) crash(x, y netip.AddrPort) {
+	s := b.connect(x, y)
+	old := s.xs
+	again := b.stream(x, y)
+	again.xs.seq, again.ys.seq = old.seq+100_000, s.ys.seq+100_000
+	syn, ok := b.out(ip.AppendTCP(nil, x, y, 64, again.xs.segment(ip.SYN, nil)))
+	b.want(ok, "who lost its connection cannot begin another")
+	if syn.Src == s.external {
+		b.want(s.in(ip.ACK, ""), "who lost its connection cannot find out that the other end has it")
+		s.xs = old
+		b.want(s.out(ip.RST, ""), "an RST does not get out")
+		again.xs.seq--
+		b.want(again.out(ip.SYN, ""), "who lost its connection cannot begin another")
+	} else {
+		again.external = syn.Src
+		again.ys.sees(syn)
+	}
+	b.want(again.in(ip.SYN|ip.ACK, "") && again.out(ip.ACK, "") && again.talks(), "who lost its connection gets no other")
+}
+
+// both opens a connection from both ends at once, as far as it needs to be.
+func (b *bench) both(x, y netip.AddrPort) *stream {
+	s := b.syn(x, y)
+	d, ok := b.in(ip.AppendTCP(nil, s.y, s.external, 64, s.ys.segment(ip.SYN, nil)))
+	b.want(ok, "the SYN of the other end does not get in")
 	s.xs.sees(d)
 	// Both answer with the sequence number of their SYN again.
 	s.xs.seq--
 	s.ys.seq--
-	t.want(s.out(ip.SYN|ip.ACK, ""), "the SYN-ACK does not get out")
-	t.want(s.in(ip.SYN|ip.ACK, ""), "the SYN-ACK of the other end does not get in")
+	b.want(s.out(ip.SYN|ip.ACK, ""), "the SYN-ACK does not get out")
+	b.want(s.in(ip.SYN|ip.ACK, ""), "the SYN-ACK of the other end does not get in")
+	return s
+}
+
+func simultaneousOpen(t *trial) {
+	s := t.bench(nil).both(x, web1)
 	t.want(s.out(ip.ACK, "") && s.in(ip.ACK, "") && s.talks(), "simultaneous open makes no connection")
 }
 
@@ -182,6 +209,24 @@ func patience(t *trial) {
 		t.want(d.to != nat.Outside, "an unsolicited SYN is answered though a SYN went out after it")
 	}
 	t.want(s.in(ip.SYN|ip.ACK, ""), "a three-way handshake fails")
+	// What the filter stops is unsolicited too.
+	b = t.bench(nil)
+	b.strict(func(external netip.AddrPort) {
+		answer, after = b.knocked(webZ, external)
+		t.want(answer == nil || after >= 6*time.Second, "a SYN that is filtered is answered within six seconds")
+	})
+}
+
+// strict calls do with the external endpoint of a connection of x's to y, if the
+// gateway has a filter that keeps others out.
+func (b *bench) strict(do func(external netip.AddrPort)) {
+	policy := b.b.Filtering
+	if p := b.b.TCPPolicy; p != nil {
+		policy = p.Filtering
+	}
+	if policy != nat.EndpointIndependent {
+		do(b.connect(x, web1).external)
+	}
 }
 
 func lateAnswer(t *trial) {
@@ -210,6 +255,11 @@ func tcpLives(t *trial) {
 	s := b.connect(x, web1)
 	b.wait(established - moment)
 	t.want(s.in(ip.ACK, ""), "an idle connection dies before 2 hours 4 minutes are over")
+
+	// Both ends have sent an ACK, so it is established (section 5).
+	s = b.both(ep(addrX, 6000), web1)
+	b.wait(established - moment)
+	t.want(s.in(ip.ACK, ""), "an idle connection from a simultaneous open dies before 2 hours 4 minutes are over")
 }
 
 func transitoryLives(t *trial) {

@@ -92,14 +92,25 @@ func floodOfParts(t *trial) {
 	b := t.bench(nil)
 	external := b.udpOut(x, y1)
 	last := cut(divisible(ip.AppendUDP(nil, z1, external, 64, large), 0), 480)[1]
-	for i := range 20_000 {
-		part := slices.Clone(last)
-		binary.BigEndian.PutUint16(part[4:], uint16(i))
-		part[15] = byte(i >> 16) // many sources
-		part[14] = byte(i >> 8)
-		b.send(nat.Outside, fixHeader(part))
+	flood := func() {
+		for i := range 20_000 {
+			part := slices.Clone(last)
+			binary.BigEndian.PutUint16(part[4:], uint16(i))
+			part[15] = byte(i >> 16) // many sources
+			part[14] = byte(i >> 8)
+			b.send(nat.Outside, fixHeader(part))
+		}
 	}
+	flood()
 	t.want(b.udpIn(y1, external, x), "after a flood of parts, whole packets do not get through")
 	in := b.parts(nat.Outside, divisible(ip.AppendUDP(nil, y1, external, 64, large), 9), orders[0])
+	b.isWhole(in, y1, x, large)
+	// In the middle of a packet.
+	parts := cut(divisible(ip.AppendUDP(nil, y1, external, 64, large), 10), 480)
+	in = b.send(nat.Outside, parts[0])
+	flood()
+	for _, part := range parts[1:] {
+		in = append(in, b.send(nat.Outside, part)...)
+	}
 	b.isWhole(in, y1, x, large)
 }

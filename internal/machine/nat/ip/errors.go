@@ -76,12 +76,10 @@ func AppendTooBig(b []byte, from netip.Addr, mtu int, pkt []byte) []byte {
 	return appendError(b, from, TooBig, uint32(mtu), pkt)
 }
 
-// Errors have a precedence of their own, and the type of service of what they
-// are about (RFC 1812 section 4.3.2.5).
-const (
-	internetworkControl = 0xc0
-	typeOfService       = 0x1e
-)
+// diffserv is the class in the DS field. Errors have that of what they are about
+// (RFC 5508 section 7.7), where routers have a precedence of their own (RFC 1812
+// section 4.3.2.5).
+const diffserv = 0xfc
 
 func appendError(b []byte, from netip.Addr, c Cause, rest uint32, pkt []byte) []byte {
 	var p Packet
@@ -97,7 +95,7 @@ func appendError(b []byte, from netip.Addr, c Cause, rest uint32, pkt []byte) []
 	b = header(b, proto, DefaultTTL, from, p.Src.Addr(), 8+len(quoted))
 	if p.Is4() {
 		h := b[start:]
-		h[1] = internetworkControl | p.Data[1]&typeOfService
+		h[1] = p.Data[1] & diffserv
 		adjust(h[10:12], delta(h[1]))
 	}
 	b = append(b, code[0], code[1], 0, 0)

@@ -288,6 +288,27 @@ func kind(typ uint8, v4 bool) Kind {
 // Is4 reports whether the packet is IPv4.
 func (p *Packet) Is4() bool { return p.Data[0]>>4 == 4 }
 
+// SourceRouted reports whether an IPv4 packet says by itself which way it goes.
+func (p *Packet) SourceRouted() bool {
+	if !p.Is4() {
+		return false
+	}
+	for b := p.Data[20:p.l4]; len(b) > 0 && b[0] != 0; { // 0 is the end
+		if b[0] == 131 || b[0] == 137 { // loose, strict
+			return true
+		}
+		n := 1
+		if b[0] != 1 { // no operation
+			if len(b) < 2 || b[1] < 2 {
+				return false
+			}
+			n = int(b[1])
+		}
+		b = b[min(n, len(b)):]
+	}
+	return false
+}
+
 // Transport is the transport header and what follows.
 func (p *Packet) Transport() []byte { return p.Data[p.l4:] }
 
