@@ -340,8 +340,30 @@ func TestNobodyReleasesForOthers(t *testing.T) {
 	b.send(mac(2), m)
 	b.wantSaid()
 	m.kind, m.requested, m.client = release, netip.Addr{}, a
+	// Nor does who has renewed it in the client's name.
+	b.one(b.send(mac(2), message{kind: request, hw: mac(1), client: a}), ack)
+	b.said()
+	b.send(mac(2), m)
+	b.wantSaid()
 	b.send(mac(1), m)
 	b.wantSaid("released 192.168.1.100 01 -")
+}
+
+// A repeater puts its own hardware address on what its clients send. It
+// speaks for them until they speak for themselves.
+func TestRepeater(t *testing.T) {
+	b := newBench(t, small(2))
+	const repeater = 9
+	o := b.one(b.send(mac(repeater), message{kind: discover, hw: mac(1)}), offer)
+	a := b.one(b.send(mac(repeater), message{kind: request, hw: mac(1), requested: o.yours, server: o.server}), ack).yours
+	b.said()
+	b.Seen(b.now, a.As4(), mac(repeater))
+	b.wantSaid()
+	b.one(b.renew(mac(1), a), ack) // it has come nearer
+	b.said()
+	b.Seen(b.now, a.As4(), mac(repeater))
+	b.send(mac(repeater), message{kind: release, hw: mac(1), client: a, server: home.Addr()})
+	b.wantSaid("stolen 192.168.1.100 01 09")
 }
 
 func TestInform(t *testing.T) {
