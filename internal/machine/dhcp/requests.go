@@ -127,7 +127,7 @@ func (s *Server) keep(now time.Time, a netip.Addr, sender MAC, m *message) {
 		s.refuse(a, m, "outdated address")
 	case its != nil && its != mine && (its.held() || its.state == aside):
 		s.refuse(a, m, "address in use")
-	case mine != nil || manual == a:
+	case mine != nil && mine.held(), (mine != nil || manual == a) && !s.hoards(now, sender, m):
 		s.grant(now, a, sender, m)
 	}
 }
