@@ -39,7 +39,7 @@ func TestFloodOfHardwareAddresses(t *testing.T) {
 		t.Errorf("%d bytes more", grown)
 	}
 	for a := range 10 {
-		if r := b.book.byKey[key(&message{hw: mac(a)})]; r == nil || r.state != leased {
+		if r := b.book.byKey[b.key(&message{hw: mac(a)})]; r == nil || r.state != leased {
 			t.Errorf("client %d has lost its lease", a)
 		}
 	}

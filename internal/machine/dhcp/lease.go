@@ -47,7 +47,7 @@ func (s *Server) Restore(now time.Time, leases []Lease) (left int) {
 	slices.SortStableFunc(leases, func(a, b Lease) int { return a.Until.Compare(b.Until) })
 	for _, l := range leases {
 		m := message{hw: l.Client, id: l.ClientID}
-		k := key(&m)
+		k := s.key(&m)
 		if !l.Client.single() || len(l.ClientID) > maxClientID || !s.space.lendable(l.Addr, l.Client) ||
 			s.book.byKey[k] != nil || !s.vacant(l.Addr) || s.book.byAddr[l.Addr] != nil {
 			left++

@@ -79,6 +79,10 @@ func TestManualAddress(t *testing.T) {
 	if o := b.one(b.send(mac(9), message{kind: discover, hw: mac(9), id: "other system"}), offer); o.yours != addr("192.168.1.7") {
 		t.Errorf("%v", o.yours)
 	}
+	// Which does not cost the first its lease.
+	b.one(b.renew(mac(9), addr("192.168.1.7")), ack)
+	b.one(b.send(mac(9), message{kind: request, hw: mac(9), id: "other system", requested: addr("192.168.1.7"), server: home.Addr()}), ack)
+	b.one(b.renew(mac(9), addr("192.168.1.7")), ack)
 }
 
 func TestAutomaticAllocationIsForEver(t *testing.T) {
