@@ -169,10 +169,14 @@ func (s *Server) setAside(now time.Time, r *record) {
 }
 
 // answered: somebody is at the address that is pinged, so its client gets
-// another one.
+// another one, unless it is the client, who has not let go of it.
 func (s *Server) answered(now time.Time, a netip.Addr, sender MAC) {
 	r := s.book.byAddr[a]
 	if r == nil || r.state != probing {
+		return
+	}
+	if sender == r.hw {
+		s.offer(now, r, r.asked)
 		return
 	}
 	m, from := r.asked, r.sender

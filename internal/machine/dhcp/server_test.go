@@ -410,6 +410,27 @@ func TestProbe(t *testing.T) {
 	b.one(b.renew(mac(1), next), ack)
 }
 
+// Who still has the address that it is about to be offered is no stranger there.
+func TestProbeFindsTheClientItself(t *testing.T) {
+	cfg := small(3)
+	cfg.Probe = true
+	b := newBench(t, cfg)
+	b.discover(mac(1))
+	b.wait(probeFor)
+	a := b.one(b.replies(), offer).yours
+	b.one(b.selecting(mac(1), a), ack)
+	b.wait(time.Hour) // nobody has told the client that it was over
+	b.said()
+	if all := b.discover(mac(1)); len(all) != 1 || all[0].to.Addr() != a {
+		t.Fatalf("%+v, want a ping of %v", all, a)
+	}
+	b.HandlePacket(b.now, mac(1), echoReply(a))
+	if o := b.one(b.replies(), offer); o.yours != a {
+		t.Errorf("offered %v", o.yours)
+	}
+	b.wantSaid()
+}
+
 func TestNotForTheServer(t *testing.T) {
 	b := newBench(t, small(2))
 	m := message{kind: discover, hw: mac(1)}
