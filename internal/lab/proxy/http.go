@@ -80,7 +80,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 		remote.Close()
 		return
 	}
-	s.relay(buffered{client.(*conn), rest.Reader}, remote)
+	relay(buffered{client.(*conn), rest.Reader}, remote)
 }
 
 // buffered is a connection of which something has been read already.
