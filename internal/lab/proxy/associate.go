@@ -72,7 +72,7 @@ func (a *association) isClient(from netip.AddrPort) bool {
 
 // outward relays what the client sends.
 func (a *association) outward() {
-	buf := make([]byte, maxDatagram)
+	buf, permitted := make([]byte, maxDatagram), a.with.s.cfg.Permitted
 	for {
 		n, from, err := a.in.ReadFrom(buf)
 		if err != nil {
@@ -87,7 +87,7 @@ func (a *association) outward() {
 		if err != nil {
 			continue
 		}
-		if e, err := netip.ParseAddrPort(to); err == nil && e.Port() != 0 {
+		if e, err := netip.ParseAddrPort(to); err == nil && e.Port() != 0 && (permitted == nil || permitted(e.Addr())) {
 			a.out.WriteTo(buf[n-r.Len():n], net.UDPAddrFromAddrPort(e))
 		}
 	}

@@ -124,3 +124,31 @@ func TestIdleRemote(t *testing.T) {
 		}
 	})
 }
+
+// UDP goes no further than TCP.
+func TestSOCKSUDPForbidden(t *testing.T) {
+	b := newBench(t, func(c *Config) {
+		c.Permitted = func(a netip.Addr) bool { return a == netip.MustParseAddr("127.0.0.1") }
+	})
+	var servers []net.PacketConn
+	_, u := associated(t, b)
+	for _, at := range []string{"127.0.0.2:0", "127.0.0.1:0"} {
+		server, err := net.ListenPacket("udp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		servers = append(servers, server)
+		u.Write(append(appendAddress([]byte{0, 0, 0}, addrPort(server.LocalAddr())), "hello"...))
+	}
+	buf := make([]byte, 100)
+	servers[1].SetReadDeadline(time.Now().Add(time.Minute))
+	if n, _, err := servers[1].ReadFrom(buf); err != nil || string(buf[:n]) != "hello" {
+		t.Fatalf("%q, %v", buf[:n], err)
+	}
+	// What went to the other one would be there by now.
+	servers[0].SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if n, _, err := servers[0].ReadFrom(buf); err == nil {
+		t.Errorf("%q went where nothing may", buf[:n])
+	}
+}

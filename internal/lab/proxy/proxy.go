@@ -28,6 +28,9 @@ type Config struct {
 	// to know.
 	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
+	// Permitted says where such a socket may send to; nil is everywhere. Dial
+	// sees to that itself.
+	Permitted func(netip.Addr) bool
 	// Original is where a connection that came to the transparent proxy from a
 	// client was to go.
 	Original func(client netip.AddrPort) (remote netip.AddrPort, ok bool)
