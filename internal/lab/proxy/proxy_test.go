@@ -38,7 +38,8 @@ func listen(t *testing.T) net.Listener {
 }
 
 // run runs all proxies on loopback. Connections to 192.0.2.1 go to whatever
-// address the test says; to 192.0.2.2 nobody may go, and at 192.0.2.3 nobody is.
+// address the test says; to 192.0.2.2 nobody may go, at 192.0.2.3 nobody is,
+// and 192.0.2.4 is silent.
 type bench struct {
 	*testing.T
 	l      Listeners
@@ -64,6 +65,8 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 				return d.DialContext(ctx, network, to)
 			case "192.0.2.2":
 				return nil, ErrForbidden
+			case "192.0.2.4":
+				return nil, context.DeadlineExceeded
 			}
 			return d.DialContext(ctx, network, "127.0.0.1:1")
 		},
@@ -145,7 +148,7 @@ func dialTo(t *testing.T, l net.Listener) net.Conn {
 func TestConnect(t *testing.T) {
 	b := newBench(t, nil)
 	b.set(echo(t), netip.AddrPort{})
-	for target, want := range map[string]int{"192.0.2.1:22": 200, "named.example:22": 200, "192.0.2.2:22": 403, "192.0.2.3:22": 502, "192.0.2.1": 400} {
+	for target, want := range map[string]int{"192.0.2.1:22": 200, "named.example:22": 200, "192.0.2.2:22": 403, "192.0.2.3:22": 502, "192.0.2.4:22": 504, "192.0.2.1": 400} {
 		c := dialTo(t, b.l.HTTP)
 		// What follows at once is not lost.
 		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\nearly ", target, target)
@@ -183,6 +186,7 @@ func TestPlainHTTP(t *testing.T) {
 	defer tr.CloseIdleConnections()
 	for target, want := range map[string]string{
 		"http://named.example/a%2fb?c=d": `POST named.example /a%2fb?c=d "body" via "1.1 gateway" auth ""`,
+		"http://named.example/?c;d":      `POST named.example /?c;d "body" via "1.1 gateway" auth ""`,
 		"http://192.0.2.2/":              "nobody may go there\n",
 		"http://192.0.2.3/":              "the other end does not answer\n",
 	} {

@@ -60,7 +60,7 @@ func (s *Server) tls(c *conn, to netip.AddrPort) {
 func (s *Server) webProxy() http.Handler {
 	forward := s.forward(func(r *httputil.ProxyRequest) {
 		to := r.In.Context().Value(connKey{}).(intended).remote
-		r.Out.URL = &url.URL{Scheme: "http", Host: to.String(), Path: r.In.URL.Path, RawPath: r.In.URL.RawPath, RawQuery: r.In.URL.RawQuery}
+		r.Out.URL = &url.URL{Scheme: "http", Host: to.String(), Path: r.In.URL.Path, RawPath: r.In.URL.RawPath}
 		r.Out.Host = r.In.Host
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
