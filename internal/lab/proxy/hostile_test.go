@@ -152,3 +152,35 @@ func TestSOCKSUDPForbidden(t *testing.T) {
 		t.Errorf("%q went where nothing may", buf[:n])
 	}
 }
+
+// Close ends what is being dialed, and waits for it, whether its client is
+// still there or not.
+func TestCloseWhileDialing(t *testing.T) {
+	for _, ask := range []string{"GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		for _, gone := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				l, start := pipes(), time.Now()
+				dialing, ended := make(chan bool), false
+				s := Serve(Listeners{HTTP: l}, Config{Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					dialing <- true
+					<-ctx.Done()
+					ended = true
+					return nil, ctx.Err()
+				}})
+				client, inside := net.Pipe()
+				l.give(inside)
+				io.WriteString(client, ask)
+				<-dialing
+				if gone {
+					client.Close()
+					synctest.Wait()
+				}
+				s.Close()
+				if took := time.Since(start); !ended || took != 0 {
+					t.Errorf("%q, gone %v: ended %v, after %v", ask, gone, ended, took)
+				}
+				client.Close()
+			})
+		}
+	}
+}

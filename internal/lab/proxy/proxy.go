@@ -199,10 +199,16 @@ func (s *Server) counted(h http.Handler) http.Handler {
 	})
 }
 
-// dial connects to the outside.
+// dial connects to the outside. Close ends it and waits for it: a Transport has
+// it go on without the request that it was for.
 func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if !s.begin() {
+		return nil, net.ErrClosed
+	}
+	defer s.wg.Done()
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
 	c, err := s.cfg.Dial(ctx, network, address)
 	if err != nil {
 		return nil, err
