@@ -103,7 +103,7 @@ func (w World) Pairs(node, other string) ([]Pair, error) {
 	} else if other == Everything {
 		theirs = []netip.Addr{{}}
 	} else if addr, err := netip.ParseAddr(other); err == nil {
-		theirs = []netip.Addr{addr.Unmap()}
+		theirs = []netip.Addr{addr.Unmap().WithZone("")}
 	} else {
 		return nil, fmt.Errorf("no host or gateway %q", other)
 	}

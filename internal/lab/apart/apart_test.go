@@ -52,6 +52,7 @@ func TestPairs(t *testing.T) {
 		{"s", "all", "198.51.100.1- 2001:db8::1-"},
 		{"s", "192.0.2.9", "198.51.100.1-192.0.2.9"},
 		{"s", "2001:db8::9", "2001:db8::1-2001:db8::9"},
+		{"s", "2001:db8::9%eth0", "2001:db8::1-2001:db8::9"}, // packets have no zones
 		{"x", "s", "error no host or gateway \"x\""},
 		{"s", "x", "error no host or gateway \"x\""},
 		{"s", "s", "error s cannot be cut from itself"},

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -188,6 +189,42 @@ func TestHostileNames(t *testing.T) {
 	}
 	if _, err := json.Marshal(l); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCrowd: a picture stays one however much there is, and nothing stands
+// beyond its edge.
+func TestCrowd(t *testing.T) {
+	l := Lab{Name: strings.Repeat("n", 63), Title: strings.Repeat("家", 10_000), Snapshot: snapshot.Snapshot{Time: noon}}
+	g := snapshot.Gateway{Name: "g", Inside: port("g/inside", "in", "10.1.0.1/8"), Outside: port("g/outside", scenario.Internet)}
+	for n := range 5000 {
+		a := netip.AddrFrom4([4]byte{10, 2, byte(n >> 8), byte(n)})
+		e := netip.AddrPortFrom(a, 80)
+		g.Leases = append(g.Leases, snapshot.Lease{Addr: a})
+		g.Mappings = append(g.Mappings, nat.Mapping{Proto: ip.UDP, Internal: e, External: e})
+	}
+	g.Stats.Mappings = len(g.Mappings)
+	l.Gateways = []snapshot.Gateway{g}
+	picture := SVG(l)
+	var width, height float64
+	if _, err := fmt.Sscanf(picture, `<svg xmlns="http://www.w3.org/2000/svg" width="%f" height="%f"`, &width, &height); err != nil {
+		t.Fatal(err)
+	}
+	// The letters of a title are 12 pixels wide, as are these of the line below.
+	if width < 63*12 || width > 2000 || height > 1000 {
+		t.Errorf("%.0f x %.0f pixels", width, height)
+	}
+	if strings.Count(picture, "and 4986 more") != 2 {
+		t.Error("nothing says that there are more mappings and leases")
+	}
+	for line := range strings.Lines(Text(l, 80)) {
+		if n := utf8.RuneCountInString(line); n > 81 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	l = Lab{Name: "x", Title: strings.Repeat("家", 80)}
+	if fmt.Sscanf(SVG(l), `<svg xmlns="http://www.w3.org/2000/svg" width="%f"`, &width); width < 80*12 {
+		t.Errorf("%.0f pixels wide", width)
 	}
 }
 

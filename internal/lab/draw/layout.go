@@ -31,6 +31,8 @@ const (
 	maxHostsInRow  = 4
 	maxMappingRows = 14
 	maxRemotes     = 4
+	maxLeases      = 14
+	maxTitle       = 100
 )
 
 type zone struct {
@@ -74,6 +76,17 @@ func (c *card) measure(least float64) {
 	}
 	c.w = max(least, widest+2*pad)
 	c.h = headRow + float64(len(c.lines))*row + 16
+}
+
+// columns are how many letters wide a text is at most: those of East Asia take
+// the place of two.
+func columns(text string) (n float64) {
+	for _, r := range text {
+		if n++; r >= 0x1100 {
+			n++
+		}
+	}
+	return n
 }
 
 func layout(l Lab) *zone {
@@ -149,7 +162,11 @@ func gatewayCard(l Lab, g snapshot.Gateway) *card {
 		c.add("warn", "UDP is blocked")
 	}
 	tableLines(c, l, g)
-	for _, lease := range g.Leases {
+	for i, lease := range g.Leases {
+		if i == maxLeases {
+			c.add("dim", "… and %d more", len(g.Leases)-i)
+			break
+		}
 		c.add("lease", "%s", leaseWords(l, lease))
 	}
 	c.measure(240)

@@ -36,6 +36,11 @@ text { font: 12px "DejaVu Sans", Verdana, Helvetica, sans-serif; fill: #223042; 
 // SVG draws a lab as a picture that needs nothing else.
 func SVG(l Lab) string {
 	root := layout(l)
+	name := clean(l.Name)
+	about := fmt.Sprintf("%s, %s, %s", count(len(l.Hosts), "host"), count(len(l.Gateways), "gateway"), l.Time.Format("2 January 2006 15:04:05"))
+	if l.Title != "" && l.Title != l.Name {
+		about = shorten(clean(l.Title), maxTitle) + " · " + about
+	}
 	var below []textLine
 	for _, c := range l.cutWords() {
 		below = append(below, textLine{"warn", "✂ cut: " + c})
@@ -43,7 +48,7 @@ func SVG(l Lab) string {
 	for _, e := range l.Events[max(0, len(l.Events)-6):] {
 		below = append(below, textLine{"dim", fmt.Sprintf("%s %s: %s", e.Time.Format("15:04:05"), clean(e.Name), clean(e.Text))})
 	}
-	width := max(root.w+2*margin, 480)
+	width := max(root.w+2*margin, 480, columns(name)*13+2*margin, columns(about)*7.2+2*margin)
 	for _, line := range below {
 		width = max(width, float64(len([]rune(line.text)))*monoWidth+2*margin)
 	}
@@ -53,14 +58,9 @@ func SVG(l Lab) string {
 
 	p := &picture{}
 	p.printf(`<svg xmlns="http://www.w3.org/2000/svg" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f" role="img">`, width, height, width, height)
-	name := clean(l.Name)
 	p.printf("<title>bodkin lab %s</title>\n<style>%s</style>", html.EscapeString(name), style)
 	p.printf(`<rect width="100%%" height="100%%" fill="#ffffff"/>`)
 	p.text(margin, 38, "title", name)
-	about := fmt.Sprintf("%s, %s, %s", count(len(l.Hosts), "host"), count(len(l.Gateways), "gateway"), l.Time.Format("2 January 2006 15:04:05"))
-	if l.Title != "" && l.Title != l.Name {
-		about = clean(l.Title) + " · " + about
-	}
 	p.text(margin, 58, "sub", about)
 	p.zone(root)
 	for i, line := range below {

@@ -20,7 +20,9 @@ func Text(l Lab, width int) string {
 	if l.Title != "" && l.Title != l.Name {
 		title += "  " + clean(l.Title)
 	}
-	fmt.Fprintf(&out, "%s  %s\n\n", title, l.Time.Format("15:04:05.000"))
+	at := l.Time.Format("15:04:05.000")
+	writeLine(&out, width, shorten(title, width-len(at)-2)+"  "+at)
+	out.WriteString("\n")
 	writeTable(&out, width, append([][]string{{"", "ADDRESS", "LINK", "SENT", "RECEIVED", "LOST"}}, t.rows...))
 	for _, g := range l.Gateways {
 		out.WriteString("\n")
@@ -217,8 +219,12 @@ func writeTable(out *strings.Builder, width int, rows [][]string) {
 
 // writeLine cuts what is too long for the screen.
 func writeLine(out *strings.Builder, width int, line string) {
-	if runes := []rune(line); len(runes) > width {
-		line = string(runes[:max(width-1, 0)]) + "…"
+	out.WriteString(shorten(line, width) + "\n")
+}
+
+func shorten(text string, width int) string {
+	if runes := []rune(text); len(runes) > width {
+		return string(runes[:max(width-1, 0)]) + "…"
 	}
-	out.WriteString(line + "\n")
+	return text
 }

@@ -20,9 +20,11 @@ import (
 // many goroutines.
 type Machine func(portmap.HTTPRequest) portmap.Response
 
-// Who connects and says nothing is not waited for.
+// Who connects and says nothing is not waited for, nor who does not read what
+// he has asked for.
 const (
 	requestTime = 10 * time.Second
+	answerTime  = 10 * time.Second
 	idleTime    = time.Minute
 	maxConns    = 64 // at once; others wait
 )
@@ -80,6 +82,8 @@ func (m Machine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	// From now on, not from when the request came: the answer was held back.
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 	if answer.Type != "" {
 		w.Header().Set("Content-Type", answer.Type)
 	}

@@ -78,3 +78,46 @@ func TestServe(t *testing.T) {
 		c.Close()
 	})
 }
+
+// one is a listener for a single connection.
+type one chan net.Conn
+
+func (o one) Accept() (net.Conn, error) {
+	if c, ok := <-o; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+func (o one) Close() error   { close(o); return nil }
+func (o one) Addr() net.Addr { return &net.TCPAddr{} }
+
+// from is a connection from somewhere.
+type from struct{ net.Conn }
+
+func (from) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 1, 0, 2), Port: 7} }
+
+// Who asks and does not read the answer is let go too, however long the answer
+// was held back.
+func TestUnread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, after := range []time.Duration{0, time.Minute} {
+			l := make(one)
+			s := igd.Serve(l, func(portmap.HTTPRequest) portmap.Response {
+				return portmap.Response{Status: 200, Type: "text/plain", Body: []byte("hello"), After: after}
+			})
+			client, inside := net.Pipe()
+			l <- from{inside}
+			io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			time.Sleep(after + 9*time.Second)
+			start := make([]byte, 15)
+			if _, err := io.ReadFull(client, start); err != nil || string(start) != "HTTP/1.1 200 OK" {
+				t.Errorf("%v: %q, %v", after, start, err)
+			}
+			time.Sleep(2 * time.Second)
+			if b, err := io.ReadAll(client); len(b) != 0 || err != nil {
+				t.Errorf("%v: %q was still there, %v", after, b, err)
+			}
+			s.Close()
+		}
+	})
+}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 )
 
 const (
@@ -18,7 +17,7 @@ const (
 // come for long. The datagrams are the client's if they come from its address;
 // its port is the one that it named, or that of the first datagram.
 // Names and fragments are not relayed.
-func (s *Server) associate(c net.Conn, named string) {
+func (s *Server) associate(c *conn, named string) {
 	if s.cfg.ListenPacket == nil {
 		reply(c, replyNoCommand, netip.AddrPort{})
 		return
@@ -40,7 +39,7 @@ func (s *Server) associate(c net.Conn, named string) {
 		return
 	}
 
-	a := &association{s: s, in: in, out: out, client: netip.AddrPortFrom(addrPort(c.RemoteAddr()).Addr(), 0)}
+	a := &association{with: c, in: in, out: out, client: netip.AddrPortFrom(addrPort(c.RemoteAddr()).Addr(), 0)}
 	if e, err := netip.ParseAddrPort(named); err == nil {
 		a.client = netip.AddrPortFrom(a.client.Addr(), e.Port())
 	}
@@ -54,7 +53,7 @@ func (s *Server) associate(c net.Conn, named string) {
 }
 
 type association struct {
-	s       *Server
+	with    *conn // ends with it
 	in, out net.PacketConn
 
 	mu     sync.Mutex
@@ -71,11 +70,9 @@ func (a *association) isClient(from netip.AddrPort) bool {
 	return from == a.client
 }
 
-// outward relays what the client sends. It ends the association when the
-// client has been silent for long.
+// outward relays what the client sends.
 func (a *association) outward() {
-	buf := make([]byte, maxDatagram)
-	a.in.SetReadDeadline(time.Now().Add(a.s.cfg.Idle))
+	buf, permitted := make([]byte, maxDatagram), a.with.s.cfg.Permitted
 	for {
 		n, from, err := a.in.ReadFrom(buf)
 		if err != nil {
@@ -84,13 +81,13 @@ func (a *association) outward() {
 		if n <= udpHead || buf[2] != 0 || !a.isClient(addrPort(from)) {
 			continue
 		}
-		a.in.SetReadDeadline(time.Now().Add(a.s.cfg.Idle))
+		a.with.heard()
 		r := bytes.NewReader(buf[udpHead:n])
 		to, err := readAddress(r)
 		if err != nil {
 			continue
 		}
-		if e, err := netip.ParseAddrPort(to); err == nil && e.Port() != 0 {
+		if e, err := netip.ParseAddrPort(to); err == nil && e.Port() != 0 && (permitted == nil || permitted(e.Addr())) {
 			a.out.WriteTo(buf[n-r.Len():n], net.UDPAddrFromAddrPort(e))
 		}
 	}

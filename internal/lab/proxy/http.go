@@ -38,6 +38,7 @@ func (s *Server) forward(rewrite func(*httputil.ProxyRequest)) *httputil.Reverse
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			rewrite(r)
+			r.Out.URL.RawQuery = r.In.URL.RawQuery // as it is, also where Go would not read it so
 			r.Out.Header.Add("Via", "1.1 gateway") // RFC 9110 section 7.6.3
 		},
 		Transport: transport, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0),
@@ -46,11 +47,15 @@ func (s *Server) forward(rewrite func(*httputil.ProxyRequest)) *httputil.Reverse
 }
 
 func refuse(w http.ResponseWriter, err error) {
-	if errors.Is(err, ErrForbidden) {
+	var late net.Error
+	switch {
+	case errors.Is(err, ErrForbidden):
 		http.Error(w, "nobody may go there", http.StatusForbidden)
-		return
+	case errors.As(err, &late) && late.Timeout():
+		http.Error(w, "the other end does not answer in time", http.StatusGatewayTimeout)
+	default:
+		http.Error(w, "the other end does not answer", http.StatusBadGateway)
 	}
-	http.Error(w, "the other end does not answer", http.StatusBadGateway)
 }
 
 // closer is a function to call at Close.
@@ -80,7 +85,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 		remote.Close()
 		return
 	}
-	s.relay(buffered{client.(*conn), rest.Reader}, remote)
+	relay(buffered{client.(*conn), rest.Reader}, remote)
 }
 
 // buffered is a connection of which something has been read already.

@@ -28,13 +28,17 @@ type Config struct {
 	// to know.
 	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	ListenPacket func(ctx context.Context, network, address string) (net.PacketConn, error)
+	// Permitted says where such a socket may send to; nil is everywhere. Dial
+	// sees to that itself.
+	Permitted func(netip.Addr) bool
 	// Original is where a connection that came to the transparent proxy from a
 	// client was to go.
 	Original func(client netip.AddrPort) (remote netip.AddrPort, ok bool)
 	// Max bounds the connections from the inside, those to each proxy apart;
 	// zero is 256. One more is closed at once.
 	Max int
-	// Idle ends a connection that is relayed and silent; zero is 10 minutes.
+	// Idle ends a connection on which nothing passes either way; zero is 10
+	// minutes.
 	Idle time.Duration
 }
 
@@ -146,24 +150,15 @@ func (s *Server) untrack(c io.Closer) {
 	delete(s.open, c)
 }
 
-// accept hands connections to handle, each in a goroutine, and closes them
-// after it.
-func (s *Server) accept(l net.Listener, handle func(net.Conn)) {
+// accept hands connections to handle, each in a goroutine.
+func (s *Server) accept(l *limited, handle func(*conn)) {
 	s.run(func() {
 		for {
-			c, err := l.Accept()
-			if errors.Is(err, net.ErrClosed) {
+			c, err := l.accept()
+			if err != nil {
 				return
 			}
-			if err != nil { // no descriptor is free, or the like: it passes
-				select {
-				case <-s.ctx.Done():
-					return
-				case <-time.After(acceptPause):
-					continue
-				}
-			}
-			if !s.run(func() { defer c.Close(); handle(c); linger(c) }) {
+			if !s.run(func() { handle(c) }) {
 				c.Close()
 			}
 		}
@@ -204,10 +199,16 @@ func (s *Server) counted(h http.Handler) http.Handler {
 	})
 }
 
-// dial connects to the outside.
+// dial connects to the outside. Close ends it and waits for it: a Transport has
+// it go on without the request that it was for.
 func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if !s.begin() {
+		return nil, net.ErrClosed
+	}
+	defer s.wg.Done()
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
 	c, err := s.cfg.Dial(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -219,19 +220,40 @@ func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, e
 type conn struct {
 	net.Conn
 	s     *Server
+	idle  *time.Timer // closes it when nothing has passed for long
 	once  sync.Once
 	after func()
 }
 
 func (s *Server) newConn(c net.Conn, after func()) *conn {
-	tracked := &conn{Conn: c, s: s, after: after}
+	tracked := &conn{Conn: c, s: s, after: after, idle: time.AfterFunc(s.cfg.Idle, func() { c.Close() })}
 	s.track(tracked)
 	return tracked
+}
+
+// heard is that something passes.
+func (c *conn) heard() { c.idle.Reset(c.s.cfg.Idle) }
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard()
+	}
+	return n, err
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if n > 0 {
+		c.heard()
+	}
+	return n, err
 }
 
 func (c *conn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
+		c.idle.Stop()
 		c.after()
 		c.s.untrack(c)
 	})
@@ -248,8 +270,8 @@ func (c *conn) CloseWrite() error {
 
 // linger hears out a client that sends more than was read: a reset would take
 // the last answer from it.
-func linger(c net.Conn) {
-	if c.(*conn).CloseWrite() == nil {
+func linger(c *conn) {
+	if c.CloseWrite() == nil {
 		c.SetReadDeadline(time.Now().Add(lingerTime))
 		io.CopyN(io.Discard, c, maxHeader)
 	}
@@ -262,17 +284,28 @@ type limited struct {
 	n atomic.Int64
 }
 
-func (s *Server) limit(l net.Listener) net.Listener {
+func (s *Server) limit(l net.Listener) *limited {
 	limited := &limited{Listener: l, s: s}
 	s.track(limited)
 	return limited
 }
 
-func (l *limited) Accept() (net.Conn, error) {
+func (l *limited) Accept() (net.Conn, error) { return l.accept() }
+
+// accept fails when nothing more will come.
+func (l *limited) accept() (*conn, error) {
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return nil, err
+		}
+		if err != nil { // no descriptor is free, or the like: it passes
+			select {
+			case <-l.s.ctx.Done():
+				return nil, net.ErrClosed
+			case <-time.After(acceptPause):
+				continue
+			}
 		}
 		if l.n.Add(1) <= int64(l.s.cfg.Max) {
 			return l.s.newConn(c, func() { l.n.Add(-1) }), nil
@@ -282,17 +315,15 @@ func (l *limited) Accept() (net.Conn, error) {
 	}
 }
 
-// relay copies between two connections until both directions have ended, or
-// neither has said anything for long. It closes both.
-func (s *Server) relay(a, b net.Conn) {
+// relay copies between two connections until both directions have ended. It
+// closes both.
+func relay(a, b net.Conn) {
 	defer a.Close()
 	defer b.Close()
-	var heard atomic.Int64 // when either was last heard, in nanoseconds from start
-	start := time.Now()
 	var wg sync.WaitGroup
 	for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
 		wg.Go(func() {
-			if s.copy(way[1], way[0], start, &heard) != nil {
+			if _, err := io.Copy(way[1], way[0]); err != nil {
 				a.Close()
 				b.Close()
 				return
@@ -301,29 +332,4 @@ func (s *Server) relay(a, b net.Conn) {
 		})
 	}
 	wg.Wait()
-}
-
-// copy copies until src ends.
-func (s *Server) copy(dst, src net.Conn, start time.Time, heard *atomic.Int64) error {
-	buf := make([]byte, 32<<10)
-	for {
-		src.SetReadDeadline(start.Add(time.Duration(heard.Load()) + s.cfg.Idle))
-		n, err := src.Read(buf)
-		if n > 0 {
-			heard.Store(int64(time.Since(start)))
-			dst.SetWriteDeadline(time.Now().Add(s.cfg.Idle))
-			if _, err := dst.Write(buf[:n]); err != nil {
-				return err
-			}
-		}
-		var late net.Error
-		switch {
-		case err == io.EOF:
-			return nil
-		case errors.As(err, &late) && late.Timeout() && time.Since(start) < time.Duration(heard.Load())+s.cfg.Idle:
-			continue // the other direction was heard meanwhile
-		case err != nil:
-			return err
-		}
-	}
 }

@@ -38,7 +38,8 @@ func listen(t *testing.T) net.Listener {
 }
 
 // run runs all proxies on loopback. Connections to 192.0.2.1 go to whatever
-// address the test says; to 192.0.2.2 nobody may go, and at 192.0.2.3 nobody is.
+// address the test says; to 192.0.2.2 nobody may go, at 192.0.2.3 nobody is,
+// and 192.0.2.4 is silent.
 type bench struct {
 	*testing.T
 	l      Listeners
@@ -64,6 +65,8 @@ func newBench(t *testing.T, change func(*Config)) *bench {
 				return d.DialContext(ctx, network, to)
 			case "192.0.2.2":
 				return nil, ErrForbidden
+			case "192.0.2.4":
+				return nil, context.DeadlineExceeded
 			}
 			return d.DialContext(ctx, network, "127.0.0.1:1")
 		},
@@ -145,7 +148,7 @@ func dialTo(t *testing.T, l net.Listener) net.Conn {
 func TestConnect(t *testing.T) {
 	b := newBench(t, nil)
 	b.set(echo(t), netip.AddrPort{})
-	for target, want := range map[string]int{"192.0.2.1:22": 200, "named.example:22": 200, "192.0.2.2:22": 403, "192.0.2.3:22": 502, "192.0.2.1": 400} {
+	for target, want := range map[string]int{"192.0.2.1:22": 200, "named.example:22": 200, "192.0.2.2:22": 403, "192.0.2.3:22": 502, "192.0.2.4:22": 504, "192.0.2.1": 400} {
 		c := dialTo(t, b.l.HTTP)
 		// What follows at once is not lost.
 		fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\nearly ", target, target)
@@ -183,6 +186,7 @@ func TestPlainHTTP(t *testing.T) {
 	defer tr.CloseIdleConnections()
 	for target, want := range map[string]string{
 		"http://named.example/a%2fb?c=d": `POST named.example /a%2fb?c=d "body" via "1.1 gateway" auth ""`,
+		"http://named.example/?c;d":      `POST named.example /?c;d "body" via "1.1 gateway" auth ""`,
 		"http://192.0.2.2/":              "nobody may go there\n",
 		"http://192.0.2.3/":              "the other end does not answer\n",
 	} {
@@ -254,6 +258,25 @@ func TestSOCKSBytes(t *testing.T) {
 	}
 }
 
+// associated is a connection that asked for an association, and a socket to the
+// port that it got.
+func associated(t *testing.T, b *bench) (net.Conn, *net.UDPConn) {
+	t.Helper()
+	c := dialTo(t, b.l.SOCKS)
+	c.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0})
+	answer := make([]byte, 2+10)
+	if _, err := io.ReadFull(c, answer); err != nil || answer[3] != 0 {
+		t.Fatalf("%x, %v", answer, err)
+	}
+	relay := netip.AddrPortFrom(netip.AddrFrom4([4]byte(answer[6:10])), uint16(answer[10])<<8|uint16(answer[11]))
+	u, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(relay))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.Close() })
+	return c, u
+}
+
 func TestSOCKSUDP(t *testing.T) {
 	b := newBench(t, nil)
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -271,18 +294,8 @@ func TestSOCKSUDP(t *testing.T) {
 			server.WriteTo(append([]byte("got "), buf[:n]...), from)
 		}
 	}()
-	c := dialTo(t, b.l.SOCKS)
-	c.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0})
-	answer := make([]byte, 2+10)
-	if _, err := io.ReadFull(c, answer); err != nil || answer[3] != 0 {
-		t.Fatalf("%x, %v", answer, err)
-	}
-	relay := netip.AddrPortFrom(netip.AddrFrom4([4]byte(answer[6:10])), uint16(answer[10])<<8|uint16(answer[11]))
-	u, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(relay))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer u.Close()
+	c, u := associated(t, b)
+	relay := addrPort(u.RemoteAddr())
 	to := addrPort(server.LocalAddr())
 	head := appendAddress([]byte{0, 0, 0}, to)
 	// Dropped: a fragment, a name, nothing, port 0. Then one that is not.
@@ -408,29 +421,19 @@ func TestClose(t *testing.T) {
 }
 
 // pipes is a listener for connections in memory.
-type pipes chan net.Conn
-
-func (p pipes) Accept() (net.Conn, error) {
-	c, ok := <-p
-	if !ok {
-		return nil, net.ErrClosed
-	}
-	return c, nil
-}
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+func pipes() *handover { return newHandover(&net.TCPAddr{}) }
 
 // A silent relay ends; one in which a single direction is used does not.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		l := make(pipes)
+		l := pipes()
 		s := Serve(Listeners{SOCKS: l}, Config{
 			Dial: func(context.Context, string, string) (net.Conn, error) { return far, nil }, Idle: time.Minute,
 		})
 		defer s.Close()
 		client, inside := net.Pipe()
-		l <- inside
+		l.give(inside)
 		client.Write([]byte{5, 1, 0})
 		io.ReadFull(client, make([]byte, 2))
 		client.Write([]byte{5, 1, 0, 1, 192, 0, 2, 1, 0, 22})
@@ -452,11 +455,11 @@ func TestIdle(t *testing.T) {
 	})
 	// Nor is one waited for that does not say what it wants.
 	synctest.Test(t, func(t *testing.T) {
-		l := make(pipes)
+		l := pipes()
 		s := Serve(Listeners{SOCKS: l}, Config{})
 		defer s.Close()
 		client, inside := net.Pipe()
-		l <- inside
+		l.give(inside)
 		start := time.Now()
 		client.Read(make([]byte, 1))
 		if took := time.Since(start); took != startTime {
@@ -481,14 +484,14 @@ func FuzzSOCKS(f *testing.F) {
 	f.Add([]byte{5, 1, 0, 5, 1, 0, 1, 192, 0, 2, 1, 0, 22, 'x'})
 	f.Add([]byte{5, 1, 0, 5, 3, 0, 3, 1, 'x', 0, 22})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l := make(pipes)
+		l := pipes()
 		s := Serve(Listeners{SOCKS: l}, Config{Dial: func(context.Context, string, string) (net.Conn, error) {
 			near, far := net.Pipe()
 			near.Close()
 			return far, nil
 		}})
 		client, inside := net.Pipe()
-		l <- inside
+		l.give(inside)
 		go io.Copy(io.Discard, client)
 		client.SetWriteDeadline(time.Now().Add(time.Second))
 		client.Write(b)

@@ -45,7 +45,9 @@ const (
 )
 
 // socks serves one client.
-func (s *Server) socks(c net.Conn) {
+func (s *Server) socks(c *conn) {
+	defer c.Close()
+	defer linger(c)
 	c.SetDeadline(time.Now().Add(startTime))
 	if !greet(c) {
 		return
@@ -73,7 +75,7 @@ func (s *Server) socks(c net.Conn) {
 			remote.Close()
 			return
 		}
-		s.relay(c, remote)
+		relay(c, remote)
 	case commandAssociate:
 		s.associate(c, to)
 	default:

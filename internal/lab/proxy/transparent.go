@@ -13,21 +13,11 @@ import (
 
 // transparent serves connections that were to go elsewhere: HTTP requests on
 // port 80, TLS on the other ports.
-func (s *Server) transparent(l net.Listener) {
-	web := &handover{addr: l.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
+func (s *Server) transparent(l *limited) {
+	web := newHandover(l.Addr())
 	s.track(web)
 	s.serveHTTP(web, s.webProxy())
-	s.run(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if !s.run(func() { s.redirected(c.(*conn), web) }) {
-				c.Close()
-			}
-		}
-	})
+	s.accept(l, func(c *conn) { s.redirected(c, web) })
 }
 
 func (s *Server) redirected(c *conn, web *handover) {
@@ -58,18 +48,19 @@ func (s *Server) tls(c *conn, to netip.AddrPort) {
 	if start, err := r.Peek(6); err != nil || start[0] != 22 || start[1] != 3 || start[5] != 1 {
 		return
 	}
+	c.SetReadDeadline(time.Time{})
 	remote, err := s.dial(s.ctx, "tcp", to.String())
 	if err != nil {
 		return
 	}
-	s.relay(buffered{c, r}, remote)
+	relay(buffered{c, r}, remote)
 }
 
 // webProxy forwards requests to where their connections were to go.
 func (s *Server) webProxy() http.Handler {
 	forward := s.forward(func(r *httputil.ProxyRequest) {
 		to := r.In.Context().Value(connKey{}).(intended).remote
-		r.Out.URL = &url.URL{Scheme: "http", Host: to.String(), Path: r.In.URL.Path, RawPath: r.In.URL.RawPath, RawQuery: r.In.URL.RawQuery}
+		r.Out.URL = &url.URL{Scheme: "http", Host: to.String(), Path: r.In.URL.Path, RawPath: r.In.URL.RawPath}
 		r.Out.Host = r.In.Host
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -93,6 +84,10 @@ type handover struct {
 	conns chan net.Conn
 	done  chan struct{}
 	once  sync.Once
+}
+
+func newHandover(addr net.Addr) *handover {
+	return &handover{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
 }
 
 func (h *handover) give(c net.Conn) {

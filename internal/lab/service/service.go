@@ -107,7 +107,7 @@ func (s *Services) start(cfg Config) error {
 	}
 	if at != (proxy.Listeners{}) {
 		s.running = append(s.running, proxy.Serve(at, proxy.Config{
-			Dial: cfg.dial, ListenPacket: cfg.Stack.ListenPacket, Original: cfg.Router.Intended,
+			Dial: cfg.dial, ListenPacket: cfg.Stack.ListenPacket, Permitted: cfg.permitted, Original: cfg.Router.Intended,
 		}))
 	}
 	return nil
@@ -140,6 +140,9 @@ func (cfg *Config) listen(port uint16) (net.Listener, error) {
 	return l, nil
 }
 
+// permitted says where proxies go.
+func (cfg *Config) permitted(a netip.Addr) bool { return a.IsGlobalUnicast() && !cfg.IsOwn(a) }
+
 // dial connects a proxy's client to the first of an address's that answers.
 func (cfg *Config) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
@@ -155,7 +158,7 @@ func (cfg *Config) dial(ctx context.Context, network, address string) (net.Conn,
 	}
 	err = proxy.ErrForbidden
 	for _, a := range addrs {
-		if !a.IsGlobalUnicast() || cfg.IsOwn(a) {
+		if !cfg.permitted(a) {
 			continue
 		}
 		var c net.Conn

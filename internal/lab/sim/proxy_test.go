@@ -96,3 +96,40 @@ func TestProxies(t *testing.T) {
 		}
 	})
 }
+
+// UDP through the SOCKS proxy goes on as long as the client says something, and
+// reaches nothing of the gateway's own.
+func TestSOCKSUDP(t *testing.T) {
+	top := behind(portRestricted, portRestricted)
+	top.Gateways[0].Proxy = scenario.Proxy{SOCKS: 1080}
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		c, err := n.Host("a").DialTCP(t.Context(), 0, netip.MustParseAddrPort("10.0.0.1:1080"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0})
+		answer := make([]byte, 2+10)
+		if _, err := io.ReadFull(c, answer); err != nil || answer[3] != 0 {
+			t.Fatalf("%x, %v", answer, err)
+		}
+		relay := netip.AddrPortFrom(netip.AddrFrom4([4]byte(answer[6:10])), uint16(answer[10])<<8|uint16(answer[11])).String()
+		a, s, own := listenUDP(t, n.Host("a"), 7), listenUDP(t, n.Host("s"), 9), listenUDP(t, n.Gateway("ga").Host(), 9)
+		for range 3 {
+			for _, to := range []netip.Addr{netip.MustParseAddr("10.0.0.1"), n.Host("s").at.addresses()[0]} {
+				send(t, a, relay, "\x00\x00\x00\x01"+string(to.AsSlice())+"\x00\x09out")
+			}
+			if msg, _ := receive(t, s); msg != "out" {
+				t.Fatalf("%q got out", msg)
+			}
+			time.Sleep(9 * time.Minute)
+		}
+		if msg, _ := receive(t, own); msg != "" {
+			t.Errorf("%q reached the gateway", msg)
+		}
+		start := time.Now()
+		if _, err := c.Read(answer); err == nil || time.Since(start) > time.Minute {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}

@@ -72,7 +72,7 @@ func (s *Server) grant(now time.Time, a netip.Addr, sender MAC, m *message) {
 	if r := s.book.byAddr[a]; r != nil && r.state == leased {
 		what = Renewed
 	}
-	r := s.book.give(now, a, key(m), m.hw, sender, leased, until(now, d))
+	r := s.book.give(now, a, s.key(m), m.hw, sender, leased, until(now, d))
 	s.barred.drop(r.key)
 	answer := s.answer(m, ack)
 	s.lend(answer, a, d)

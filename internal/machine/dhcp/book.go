@@ -40,7 +40,7 @@ type record struct {
 
 	key    string // whose it is; empty: nobody's
 	hw     MAC
-	sender MAC  // who asked for it: hw, or who stands in front of it
+	sender MAC  // who got it for the client: hw, or who stands in front of it
 	had    bool // the client has had a lease here before
 
 	asked *message // probing: what is to be answered
@@ -162,13 +162,17 @@ func (b *book) disown(r *record) {
 }
 
 // give makes the address this client's and its only one, in a state that holds
-// it. sender is not among what tells clients apart.
+// it. sender is not among what tells clients apart; who asks once more for what
+// another one got has no say over it.
 func (b *book) give(now time.Time, a netip.Addr, key string, hw, sender MAC, to state, until time.Time) *record {
 	if old := b.byKey[key]; old != nil && old.addr != a {
 		b.move(now, old, free, time.Time{})
 	}
 	r := b.record(a)
 	had := r.had && r.key == key
+	if r.held() && r.key == key && sender != hw {
+		sender = r.sender
+	}
 	b.move(now, r, free, time.Time{})
 	r.key, r.hw, r.sender, r.had = key, hw, sender, had || to == leased
 	b.byKey[key] = r

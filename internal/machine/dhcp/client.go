@@ -102,6 +102,7 @@ type Client struct {
 
 	xid      [4]byte
 	began    time.Time // in this transaction: DISCOVER or the first REQUEST
+	secs     uint16    // since then, as was said last
 	asked    time.Time // the first REQUEST of this state: a lease counts from there
 	tries    int       // in this state
 	next     time.Time // retransmission, or the end of this state; zero: none
@@ -303,7 +304,12 @@ func (c *Client) transmit(now time.Time, k kind) {
 	m := message{kind: k, xid: c.xid, broadcast: true, hw: c.cfg.MAC, id: c.cfg.ID}
 	src, dst := netip.IPv4Unspecified(), everyone
 	if k == discover || k == request {
-		m.secs = uint16(min(now.Sub(c.began)/time.Second, 1<<16-1))
+		// The choice of an offer says what the DISCOVER said, for relay agents
+		// to treat both alike (section 3.1 point 3).
+		if c.state != Requesting {
+			c.secs = uint16(min(now.Sub(c.began)/time.Second, 1<<16-1))
+		}
+		m.secs = c.secs
 	}
 	switch {
 	case k == discover:

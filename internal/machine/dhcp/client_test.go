@@ -162,11 +162,18 @@ func TestClientRepeats(t *testing.T) {
 	}
 	// A server appears and dies before it answers the REQUEST.
 	m := first
+	said := uint16(p.now.Sub(began) / time.Second)
+	p.wait(time.Second)
 	p.told(m, offer)
-	p.asked(request)
-	for range requestTries - 1 {
-		p.next()
-		p.asked(request)
+	for i := range requestTries {
+		if i > 0 {
+			p.next()
+		}
+		// "the DHCPREQUEST message MUST use the same value in the DHCP message
+		// header's 'secs' field [...] as the original DHCPDISCOVER message" (3.1)
+		if m, _ := p.asked(request); m.secs != said {
+			t.Errorf("REQUEST after %d seconds, DISCOVER after %d", m.secs, said)
+		}
 	}
 	p.next()
 	if m, _ = p.asked(discover); m.xid == first.xid {

@@ -39,7 +39,7 @@ func TestFloodOfHardwareAddresses(t *testing.T) {
 		t.Errorf("%d bytes more", grown)
 	}
 	for a := range 10 {
-		if r := b.book.byKey[key(&message{hw: mac(a)})]; r == nil || r.state != leased {
+		if r := b.book.byKey[b.key(&message{hw: mac(a)})]; r == nil || r.state != leased {
 			t.Errorf("client %d has lost its lease", a)
 		}
 	}
@@ -57,8 +57,7 @@ func heapBytes() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// One host that asks in the name of many gets no more than its share.
-// TestRequestsWithoutDiscover: who leaves out DISCOVER gets no more than others.
+// Who leaves out DISCOVER gets no more than others.
 func TestRequestsWithoutDiscover(t *testing.T) {
 	b := newBench(t, small(100))
 	n := 0
@@ -77,6 +76,7 @@ func TestRequestsWithoutDiscover(t *testing.T) {
 	}
 }
 
+// One host that asks in the name of many gets no more than its share.
 func TestOneSenderCannotTakeThePool(t *testing.T) {
 	b := newBench(t, small(100))
 	n := 0
@@ -108,6 +108,28 @@ func TestOneSenderCannotTakeThePool(t *testing.T) {
 	b.wait(time.Hour)
 	if len(b.book.bySender) != 0 {
 		t.Errorf("%v", b.book.bySender)
+	}
+}
+
+// Giving addresses back and asking for them again gets no more of them either.
+func TestHoardingInTurns(t *testing.T) {
+	b := newBench(t, small(100))
+	greedy := mac(9999)
+	var had []message
+	for i := range 100 {
+		for _, r := range b.send(greedy, message{kind: discover, hw: mac(i)}) {
+			b.send(greedy, message{kind: request, hw: r.hw, requested: r.yours, server: home.Addr()})
+			m := message{kind: release, hw: r.hw, client: r.yours, server: home.Addr()}
+			b.send(greedy, m)
+			had = append(had, m)
+		}
+	}
+	for _, m := range had {
+		b.send(greedy, message{kind: request, hw: m.hw, requested: m.client})
+		b.send(greedy, message{kind: request, hw: m.hw, client: m.client})
+	}
+	if n := b.book.bySender[greedy]; len(had) != 100 || n != perSender {
+		t.Errorf("%d addresses, after %d", n, len(had))
 	}
 }
 

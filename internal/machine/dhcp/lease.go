@@ -41,13 +41,15 @@ func (s *Server) Leases() []Lease {
 }
 
 // Restore takes over the leases of a server that was here before. Those that
-// its own configuration rules out are left out; it returns how many.
+// its own configuration rules out are left out, and those that later ones
+// contradict or leave no room for; it returns how many.
 func (s *Server) Restore(now time.Time, leases []Lease) (left int) {
 	leases = slices.Clone(leases)
-	slices.SortStableFunc(leases, func(a, b Lease) int { return a.Until.Compare(b.Until) })
+	slices.SortStableFunc(leases, latestFirst)
+	var over []*record
 	for _, l := range leases {
 		m := message{hw: l.Client, id: l.ClientID}
-		k := key(&m)
+		k := s.key(&m)
 		if !l.Client.single() || len(l.ClientID) > maxClientID || !s.space.lendable(l.Addr, l.Client) ||
 			s.book.byKey[k] != nil || !s.vacant(l.Addr) || s.book.byAddr[l.Addr] != nil {
 			left++
@@ -55,10 +57,20 @@ func (s *Server) Restore(now time.Time, leases []Lease) (left int) {
 		}
 		r := s.book.give(now, l.Addr, k, l.Client, l.Client, leased, l.Until)
 		if !l.Until.IsZero() && !l.Until.After(now) {
-			s.book.move(l.Until, r, idle, time.Time{})
+			over = append(over, r)
 		}
 	}
+	for _, r := range slices.Backward(over) {
+		s.book.move(r.until, r, idle, time.Time{})
+	}
 	return left
+}
+
+func latestFirst(a, b Lease) int {
+	if a.Until.IsZero() || b.Until.IsZero() {
+		return a.Until.Compare(b.Until) // for ever, which is zero, before all others
+	}
+	return b.Until.Compare(a.Until)
 }
 
 // Reset is a restart with the leases in a file: offers, thefts and what was set

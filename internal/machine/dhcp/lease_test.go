@@ -3,6 +3,7 @@ package dhcp
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +94,29 @@ func TestAutomaticLeasesSurviveRestart(t *testing.T) {
 	s.Restore(s.now, append(leases, leases...))
 	s.wait(10000 * time.Hour)
 	s.one(s.reboot(mac(1), a), ack)
+}
+
+// Of what is more than there is room for, or contradicts itself, the latest
+// counts.
+func TestRestoreChooses(t *testing.T) {
+	cfg := small(10)
+	cfg.MaxLeases = 3
+	b := newBench(t, cfg)
+	lease := func(last string, n int, until time.Duration) Lease {
+		return Lease{Addr: addr("192.168.1." + last), Client: mac(n), Until: b.now.Add(until)}
+	}
+	left := b.Restore(b.now, []Lease{
+		lease("101", 1, -3*time.Hour), lease("102", 2, -2*time.Hour), lease("103", 3, -time.Hour), lease("104", 4, time.Hour),
+		lease("104", 5, time.Minute), lease("105", 4, time.Minute), {Addr: addr("192.168.1.106"), Client: mac(6)},
+	})
+	var got []string
+	for _, l := range b.Leases() {
+		got = append(got, l.Addr.String())
+	}
+	if left != 4 || !slices.Equal(got, []string{"192.168.1.103", "192.168.1.104", "192.168.1.106"}) {
+		t.Errorf("%d left out, %v", left, got)
+	}
+	b.book.check(t)
 }
 
 func TestBadLeasesAreRefused(t *testing.T) {

@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// key tells clients apart (RFC 2131 section 4.2).
-func key(m *message) string {
-	if m.id != "" {
+// key tells clients apart (RFC 2131 section 4.2). A manual address belongs to a
+// machine, whatever its systems call themselves.
+func (s *Server) key(m *message) string {
+	if m.id != "" && !s.space.manual[m.hw].IsValid() {
 		return "i" + m.id
 	}
 	return "h" + string(m.hw[:])
@@ -16,7 +17,7 @@ func key(m *message) string {
 // discover finds an address to offer, in the order of RFC 2131 section 4.3.1:
 // the client's own, the one that it wishes for, any.
 func (s *Server) discover(now time.Time, sender MAC, m *message) {
-	k := key(m)
+	k := s.key(m)
 	if r := s.book.byKey[k]; r != nil && r.held() && s.space.lendable(r.addr, m.hw) {
 		switch {
 		case r.state == probing:
@@ -63,8 +64,6 @@ func (s *Server) hoards(now time.Time, sender MAC, m *message) bool {
 func (s *Server) choose(now time.Time, k string, m *message) (netip.Addr, bool) {
 	barred := s.barred.of(k)
 	if a := s.space.manual[m.hw]; a.IsValid() {
-		// Its owner's only, but perhaps another system's on that machine, with a
-		// client identifier of its own.
 		r := s.book.byAddr[a]
 		return a, r == nil || r.state != aside
 	}
@@ -93,7 +92,7 @@ func (s *Server) vacant(a netip.Addr) bool {
 // request is a client's choice, or its wish to keep what it has (RFC 2131
 // section 4.3.2).
 func (s *Server) request(now time.Time, sender MAC, m *message) {
-	r := s.book.byKey[key(m)]
+	r := s.book.byKey[s.key(m)]
 	switch {
 	case m.server.IsValid() && m.server != s.space.own:
 		if r != nil && (r.state == offered || r.state == probing) {
@@ -104,7 +103,7 @@ func (s *Server) request(now time.Time, sender MAC, m *message) {
 	case !m.requested.IsValid():
 	case m.server.IsValid(): // SELECTING
 		if a := m.requested; r != nil && r.addr == a && r.held() ||
-			s.vacant(a) && s.space.lendable(a, m.hw) && a != s.barred.of(key(m)) && !s.hoards(now, sender, m) {
+			s.vacant(a) && s.space.lendable(a, m.hw) && a != s.barred.of(s.key(m)) && !s.hoards(now, sender, m) {
 			// It need not be an offer that still stands.
 			s.grant(now, a, sender, m)
 		} else {
@@ -118,16 +117,16 @@ func (s *Server) request(now time.Time, sender MAC, m *message) {
 // keep decides whether a client may go on with an address. It is silent when
 // the address might be right for all that is known here.
 func (s *Server) keep(now time.Time, a netip.Addr, sender MAC, m *message) {
-	mine, its := s.book.byKey[key(m)], s.book.byAddr[a]
+	mine, its := s.book.byKey[s.key(m)], s.book.byAddr[a]
 	manual := s.space.manual[m.hw]
 	switch {
 	case !s.space.usable(a):
 		s.refuse(a, m, "wrong network")
-	case manual.IsValid() && manual != a, s.space.kept[a] && manual != a, mine != nil && mine.addr != a, s.barred.of(key(m)) == a:
+	case manual.IsValid() && manual != a, s.space.kept[a] && manual != a, mine != nil && mine.addr != a, s.barred.of(s.key(m)) == a:
 		s.refuse(a, m, "outdated address")
 	case its != nil && its != mine && (its.held() || its.state == aside):
 		s.refuse(a, m, "address in use")
-	case mine != nil || manual == a:
+	case mine != nil && mine.held(), (mine != nil || manual == a) && !s.hoards(now, sender, m):
 		s.grant(now, a, sender, m)
 	}
 }
@@ -152,7 +151,7 @@ func (s *Server) release(now time.Time, sender MAC, m *message) {
 // speaker is the record of a client that speaks of its own address. Nobody
 // gives up an address for somebody else.
 func (s *Server) speaker(sender MAC, m *message, a netip.Addr) *record {
-	r := s.book.byKey[key(m)]
+	r := s.book.byKey[s.key(m)]
 	if r == nil || m.server != s.space.own || r.addr != a || r.hw != m.hw ||
 		sender != (MAC{}) && sender != r.sender && sender != r.hw {
 		return nil
@@ -170,10 +169,14 @@ func (s *Server) setAside(now time.Time, r *record) {
 }
 
 // answered: somebody is at the address that is pinged, so its client gets
-// another one.
+// another one, unless it is the client, who has not let go of it.
 func (s *Server) answered(now time.Time, a netip.Addr, sender MAC) {
 	r := s.book.byAddr[a]
 	if r == nil || r.state != probing {
+		return
+	}
+	if sender == r.hw {
+		s.offer(now, r, r.asked)
 		return
 	}
 	m, from := r.asked, r.sender

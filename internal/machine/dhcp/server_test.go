@@ -79,6 +79,10 @@ func TestManualAddress(t *testing.T) {
 	if o := b.one(b.send(mac(9), message{kind: discover, hw: mac(9), id: "other system"}), offer); o.yours != addr("192.168.1.7") {
 		t.Errorf("%v", o.yours)
 	}
+	// Which does not cost the first its lease.
+	b.one(b.renew(mac(9), addr("192.168.1.7")), ack)
+	b.one(b.send(mac(9), message{kind: request, hw: mac(9), id: "other system", requested: addr("192.168.1.7"), server: home.Addr()}), ack)
+	b.one(b.renew(mac(9), addr("192.168.1.7")), ack)
 }
 
 func TestAutomaticAllocationIsForEver(t *testing.T) {
@@ -340,8 +344,30 @@ func TestNobodyReleasesForOthers(t *testing.T) {
 	b.send(mac(2), m)
 	b.wantSaid()
 	m.kind, m.requested, m.client = release, netip.Addr{}, a
+	// Nor does who has renewed it in the client's name.
+	b.one(b.send(mac(2), message{kind: request, hw: mac(1), client: a}), ack)
+	b.said()
+	b.send(mac(2), m)
+	b.wantSaid()
 	b.send(mac(1), m)
 	b.wantSaid("released 192.168.1.100 01 -")
+}
+
+// A repeater puts its own hardware address on what its clients send. It
+// speaks for them until they speak for themselves.
+func TestRepeater(t *testing.T) {
+	b := newBench(t, small(2))
+	const repeater = 9
+	o := b.one(b.send(mac(repeater), message{kind: discover, hw: mac(1)}), offer)
+	a := b.one(b.send(mac(repeater), message{kind: request, hw: mac(1), requested: o.yours, server: o.server}), ack).yours
+	b.said()
+	b.Seen(b.now, a.As4(), mac(repeater))
+	b.wantSaid()
+	b.one(b.renew(mac(1), a), ack) // it has come nearer
+	b.said()
+	b.Seen(b.now, a.As4(), mac(repeater))
+	b.send(mac(repeater), message{kind: release, hw: mac(1), client: a, server: home.Addr()})
+	b.wantSaid("stolen 192.168.1.100 01 09")
 }
 
 func TestInform(t *testing.T) {
@@ -382,6 +408,27 @@ func TestProbe(t *testing.T) {
 	b.one(b.discover(mac(1)), offer)
 	b.HandlePacket(b.now, mac(1), ip.AppendEcho(nil, next, home.Addr(), 64, ip.EchoReply, ServerPort, 1, nil))
 	b.one(b.renew(mac(1), next), ack)
+}
+
+// Who still has the address that it is about to be offered is no stranger there.
+func TestProbeFindsTheClientItself(t *testing.T) {
+	cfg := small(3)
+	cfg.Probe = true
+	b := newBench(t, cfg)
+	b.discover(mac(1))
+	b.wait(probeFor)
+	a := b.one(b.replies(), offer).yours
+	b.one(b.selecting(mac(1), a), ack)
+	b.wait(time.Hour) // nobody has told the client that it was over
+	b.said()
+	if all := b.discover(mac(1)); len(all) != 1 || all[0].to.Addr() != a {
+		t.Fatalf("%+v, want a ping of %v", all, a)
+	}
+	b.HandlePacket(b.now, mac(1), echoReply(a))
+	if o := b.one(b.replies(), offer); o.yours != a {
+		t.Errorf("offered %v", o.yours)
+	}
+	b.wantSaid()
 }
 
 func TestNotForTheServer(t *testing.T) {

@@ -43,7 +43,7 @@ func (s *Server) suspect(now time.Time, u user) {
 	slot := &s.book.known[u.addr[3]]
 	e := Event{Kind: Stolen, Addr: addr, User: u.hw}
 	if r := s.book.byAddr[addr]; r != nil && r.state == leased {
-		if r.hw == u.hw {
+		if u.hw == r.hw || u.hw == r.sender {
 			*slot = u
 			return
 		}

@@ -36,7 +36,7 @@ type Config struct {
 const (
 	defaultMax = 4096
 
-	transitory  = 4 * time.Minute             // opening or closing
+	transitory  = 4 * time.Minute             // opening or closing: the proxy has said its FIN
 	established = 2*time.Hour + 4*time.Minute // RFC 5382 REQ-5
 )
 
@@ -45,7 +45,8 @@ type Redirect struct {
 	cfg       Config
 	byClient  map[pair]*connection
 	byProxied map[netip.AddrPort]*connection
-	// Oldest first, by what was last seen of them.
+	// Oldest first, by what was last seen of them. Those that close are among
+	// the opening ones.
 	opening, open list
 	port          uint16 // tried last
 }
@@ -110,7 +111,7 @@ func (r *Redirect) FromInside(now time.Time, p *ip.Packet) (ok bool) {
 	r.expire(now)
 	key := pair{p.Src, p.Dst}
 	c := r.byClient[key]
-	if c != nil && p.TCPFlags()&(ip.SYN|ip.ACK) == ip.SYN && (c.in == &r.opening && c.finished[0]) {
+	if c != nil && p.TCPFlags()&(ip.SYN|ip.ACK) == ip.SYN && c.in == &r.opening && c.finished != [2]bool{} {
 		r.forget(c) // the port is used anew
 		c = nil
 	}
@@ -186,10 +187,10 @@ func (r *Redirect) see(now time.Time, c *connection, p *ip.Packet, from int) {
 		to = &r.opening
 	case flags&ip.FIN != 0:
 		c.finished[from] = true
-		if c.finished == [2]bool{true, true} {
+		if c.finished[1] {
 			to = &r.opening
 		}
-	case flags&(ip.SYN|ip.ACK) == ip.ACK && from == 0 && !c.finished[0]:
+	case flags&(ip.SYN|ip.ACK) == ip.ACK && from == 0 && c.finished == [2]bool{}:
 		to = &r.open
 	}
 	c.in.remove(c)

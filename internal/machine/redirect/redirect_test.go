@@ -130,6 +130,17 @@ func TestLifetimes(t *testing.T) {
 			r.in(t, start, client, server, ip.SYN)
 			r.in(t, start, client, server, ip.ACK)
 		}, established},
+		{"closed by the proxy alone", func(r *Redirect) {
+			r.in(t, start, client, server, ip.ACK)
+			r.out(t, start, proxied, seen, ip.FIN|ip.ACK)
+			r.in(t, start, client, server, ip.ACK)
+		}, transitory},
+		{"closed by the proxy alone, and the port used anew", func(r *Redirect) {
+			r.in(t, start, client, server, ip.ACK)
+			r.out(t, start, proxied, seen, ip.FIN|ip.ACK)
+			r.in(t, start, client, server, ip.SYN)
+			r.in(t, start, client, server, ip.ACK)
+		}, established},
 		{"reset", func(r *Redirect) {
 			r.in(t, start, client, server, ip.ACK)
 			r.out(t, start, proxied, seen, ip.RST)
@@ -183,6 +194,21 @@ func TestHalfOpenMakeRoom(t *testing.T) {
 	}
 	if r.Len() != 3 {
 		t.Errorf("%d connections of 3", r.Len())
+	}
+}
+
+// Nor do those that the proxy is done with, though their clients keep them.
+func TestHalfClosedMakeRoom(t *testing.T) {
+	r := newRedirect(t, 3)
+	for i := range 3 {
+		src := fmt.Sprintf("192.168.1.20:%d", 5000+i)
+		r.in(t, start, src, "203.0.113.9:80", ip.SYN)
+		r.in(t, start, src, "203.0.113.9:80", ip.ACK)
+		r.out(t, start, proxy.String(), src, ip.FIN|ip.ACK)
+		r.in(t, start, src, "203.0.113.9:80", ip.ACK)
+	}
+	if got := r.in(t, start, "192.168.1.21:6000", "203.0.113.9:80", ip.SYN); got == "full" {
+		t.Error("an honest one is refused")
 	}
 }
 
