@@ -94,7 +94,7 @@ func (g *Gateway) emitParts(to Side, mtu int, p *ip.Packet) {
 func (g *Gateway) tooBig(from Side, mtu int, p *ip.Packet) {
 	g.restore(p)
 	p.FinishChecksum()
-	g.say(from, ip.AppendTooBig(nil, g.speaker(from, p), mtu, p.Data))
+	g.say(from, ip.AppendTooBig(nil, g.router(from, p), mtu, p.Data))
 }
 
 // handleSegments cuts a large UDP packet before anything else is done: text of
