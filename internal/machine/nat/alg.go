@@ -17,7 +17,8 @@ import (
 // finds the address as four bytes or as text, with the port before or behind
 // the bytes (as in STUN's MAPPED-ADDRESS), or behind the text and a colon, or
 // without it. What is spread over two segments or over the parts of a cut
-// packet it does not see.
+// packet it does not see. Text in a stream keeps its length if it, or what is
+// behind it, has passed already: the receiver may have that by its old numbers.
 const (
 	algDepth    = 4096
 	maxFindings = 32 // in one packet
@@ -55,10 +56,14 @@ func (g *Gateway) rewrite(f *flow, p *ip.Packet) {
 	a := &g.alg
 	payload := p.Payload()
 	a.findings = find(a.findings[:0], payload, from, to)
-	track := uint32(0)
+	track, top := uint32(0), uint32(0)
 	if p.Proto == ip.TCP {
 		track = g.session(f.session).track
 		a.findings = g.early(a.findings, track, f.d)
+		s := &g.tracks.all[track].stream[f.d.index()]
+		if top = s.top; before(top, g.segment.end) {
+			s.top = g.segment.end
+		}
 	}
 	if len(p.Data)+len(a.findings)*maxText > 65535 {
 		return
@@ -79,8 +84,11 @@ func (g *Gateway) rewrite(f *flow, p *ip.Packet) {
 	last := 0
 	for i := range a.findings {
 		at := &a.findings[i]
-		if track != 0 && at.grew() != 0 && !g.tracks.edit(track, f.d, g.segment.seq+uint32(at.end), at.grew()) {
-			continue
+		if track != 0 && at.grew() != 0 {
+			fresh := !before(g.segment.seq+uint32(at.at), top)
+			if !g.tracks.edit(track, f.d, g.segment.seq+uint32(at.end), at.grew(), fresh) {
+				continue
+			}
 		}
 		a.payload = append(append(a.payload, payload[last:at.at]...), at.text[:at.n]...)
 		last = at.end
@@ -93,7 +101,7 @@ func (g *Gateway) rewrite(f *flow, p *ip.Packet) {
 func (g *Gateway) early(all []finding, track uint32, d direction) []finding {
 	s := &g.tracks.all[track].stream[d.index()]
 	if !s.known {
-		*s = stream{first: g.segment.seq, next: g.segment.seq, known: true}
+		*s = streamFrom(g.segment.seq)
 	}
 	at := g.segment.seq - s.first
 	return slices.DeleteFunc(all, func(f finding) bool { return at+uint32(f.end) > algDepth })

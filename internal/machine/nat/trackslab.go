@@ -1,6 +1,10 @@
 package nat
 
-import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+import (
+	"slices"
+
+	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
+)
 
 // track is what is kept of a connection by gateways that look at more of it
 // than flags. The elements of conn are by who began, those of stream by
@@ -55,10 +59,11 @@ func (t *tracks) numbering(ref uint32) numbering {
 // maxEdited bounds the connections that have edits.
 const maxEdited = 4096
 
-// edit takes note of an edit in a stream. False: there are too many.
-func (t *tracks) edit(ref uint32, d direction, end uint32, grew int) bool {
+// edit takes note of an edit in a stream. One that is not fresh is only asked
+// for. False: there are too many, or it is not there.
+func (t *tracks) edit(ref uint32, d direction, end uint32, grew int, fresh bool) bool {
 	if !t.all[ref].edited {
-		if len(t.edits) == maxEdited {
+		if !fresh || len(t.edits) == maxEdited {
 			return false
 		}
 		if t.edits == nil {
@@ -67,7 +72,11 @@ func (t *tracks) edit(ref uint32, d direction, end uint32, grew int) bool {
 		t.edits[ref] = new([2]edits)
 		t.all[ref].edited = true
 	}
-	return t.edits[ref][d.index()].add(end, grew)
+	e := &t.edits[ref][d.index()]
+	if !fresh {
+		return slices.Contains(*e, edit{end, int32(grew)})
+	}
+	return e.add(end, grew)
 }
 
 // unfollow gives back what follow keeps elsewhere about a session that ends.
@@ -117,7 +126,7 @@ func (g *Gateway) track(f *flow, s *session, p *ip.Packet) (judgement, Reason) {
 		}
 	}
 	if i := f.d.index(); flags&ip.SYN != 0 && j == good && (!t.stream[i].known || t.stream[i].first != seg.seq+1) {
-		t.stream[i] = stream{first: seg.seq + 1, next: seg.seq + 1, known: true}
+		t.stream[i] = streamFrom(seg.seq + 1)
 		if n.edits != nil { // they were in another connection
 			n.edits[i] = nil
 		}
