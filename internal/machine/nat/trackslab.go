@@ -1,10 +1,6 @@
 package nat
 
-import (
-	"slices"
-
-	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
-)
+import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 
 // track is what is kept of a connection by gateways that look at more of it
 // than flags. The elements of conn are by who began, those of stream by
@@ -59,11 +55,11 @@ func (t *tracks) numbering(ref uint32) numbering {
 // maxEdited bounds the connections that have edits.
 const maxEdited = 4096
 
-// edit takes note of an edit in a stream. One that is not fresh is only asked
-// for. False: there are too many, or it is not there.
-func (t *tracks) edit(ref uint32, d direction, end uint32, grew int, fresh bool) bool {
+// edit takes note of an edit in a stream, behind all others. False: there are
+// too many.
+func (t *tracks) edit(ref uint32, d direction, one edit) bool {
 	if !t.all[ref].edited {
-		if !fresh || len(t.edits) == maxEdited {
+		if len(t.edits) == maxEdited {
 			return false
 		}
 		if t.edits == nil {
@@ -72,11 +68,7 @@ func (t *tracks) edit(ref uint32, d direction, end uint32, grew int, fresh bool)
 		t.edits[ref] = new([2]edits)
 		t.all[ref].edited = true
 	}
-	e := &t.edits[ref][d.index()]
-	if !fresh {
-		return slices.Contains(*e, edit{end, int32(grew)})
-	}
-	return e.add(end, grew)
+	return t.edits[ref][d.index()].add(one)
 }
 
 // unfollow gives back what follow keeps elsewhere about a session that ends.
