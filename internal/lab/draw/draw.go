@@ -130,7 +130,7 @@ func traffic(c snapshot.Count) string {
 }
 
 // lost are the packets to and from a port that did not arrive.
-func lost(p snapshot.Port) uint64 { return p.Received.DroppedPackets }
+func lost(p snapshot.Port) uint64 { return p.Sent.DroppedPackets + p.Received.DroppedPackets }
 
 // behaviour is the name of a preset, or what is most important.
 func behaviour(g snapshot.Gateway) string {

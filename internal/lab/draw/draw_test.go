@@ -33,8 +33,12 @@ func port(name, network string, addrs ...string) snapshot.Port {
 	return p
 }
 
+// counted has a port lose packets both ways, one more of its own.
 func counted(p snapshot.Port, sent, received, lost uint64) snapshot.Port {
 	p.Sent = snapshot.Count{Packets: sent, Bytes: sent * 120}
+	if lost > 0 {
+		p.Sent.DroppedPackets, p.Sent.DroppedBytes = lost+1, (lost+1)*120
+	}
 	p.Received = snapshot.Count{Packets: received, Bytes: received * 900, DroppedPackets: lost, DroppedBytes: lost * 900}
 	return p
 }

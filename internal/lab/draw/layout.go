@@ -142,7 +142,7 @@ func hostCard(h snapshot.Host) *card {
 func counters(c *card, p snapshot.Port) {
 	c.add("dim", "↑ %s  ↓ %s", traffic(p.Sent), traffic(p.Received))
 	if n := lost(p); n > 0 {
-		c.add("warn", "%d lost on the way here", n)
+		c.add("warn", "%d lost", n)
 	}
 }
 

@@ -128,6 +128,8 @@ func (w *wire) admit(now int64, buf []byte, q transit) {
 func (w *wire) admitDown(at, now int64, buf []byte, q transit) {
 	in, times := q.to.down.admit(at, q.size, q.large, w.rng)
 	if times == 0 {
+		q.to.received.Add(q.n, q.size)
+		q.to.received.Drop(q.n, q.size)
 		q.drop()
 	}
 	q.down = true

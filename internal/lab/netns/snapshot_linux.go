@@ -83,7 +83,7 @@ func (l *Lab) gatewayStatus(n *node) GatewayStatus {
 	}
 	w, g := l.wire, l.wire.gateway(n.name)
 	s.Stats = g.router.NAT().Stats()
-	s.Mappings = g.router.NAT().Mappings(w.clock(w.now()))
+	s.Mappings = g.router.Mappings(w.clock(w.now()))
 	s.UDPBlocked = g.blockUDP
 	s.Stats.Dropped[nat.Blocked] += g.blocked
 	for _, lease := range g.router.Leases() {

@@ -349,6 +349,22 @@ func TestMTU(t *testing.T) {
 	b.mustReceive(largest)
 	a.send(to, largest+"x")
 	b.mustNotReceive()
+	b.send(netip.AddrPortFrom(l.Host("a").Addr(true), 1), largest+"xx")
+	a.mustNotReceive()
+	st := l.Status()
+	atA, atB := st.Hosts[0].Port, st.Hosts[1].Port
+	for _, c := range []struct {
+		name          string
+		packets, size uint64
+		got           Count
+	}{
+		{"a sent", 1, 1301, atA.Sent}, {"b received", 0, 0, atB.Received},
+		{"b sent", 1, 1302, atB.Sent}, {"a received", 1, 1302, atA.Received},
+	} {
+		if c.got.DroppedPackets != c.packets || c.got.DroppedBytes != c.size || c.got.Packets < c.packets {
+			t.Errorf("%s: %+v, want %d packets of %d bytes lost", c.name, c.got, c.packets, c.size)
+		}
+	}
 	if err := l.SetLink("a", scenario.Link{}); err != nil {
 		t.Fatal(err)
 	}

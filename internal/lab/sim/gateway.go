@@ -88,7 +88,7 @@ func (g *Gateway) Host() *Host { return g.self }
 func (g *Gateway) Mappings() []nat.Mapping {
 	g.n.enter()
 	defer g.n.leave()
-	return g.router.NAT().Mappings(g.n.time())
+	return g.router.Mappings(g.n.time())
 }
 
 // Stats are the gateway's.

@@ -83,7 +83,7 @@ func (g *Gateway) status() snapshot.Gateway {
 	n := g.n
 	s := snapshot.Gateway{Name: g.name, NAT: g.data.NAT,
 		Inside: g.ports[nat.Inside].status(false), Outside: g.ports[nat.Outside].status(g.data.Outside.DHCP),
-		Stats: g.router.NAT().Stats(), Mappings: g.router.NAT().Mappings(n.time())}
+		Stats: g.router.NAT().Stats(), Mappings: g.router.Mappings(n.time())}
 	if p := g.ports[nat.DMZ]; p != nil {
 		dmz := p.status(false)
 		s.DMZ = &dmz

@@ -17,7 +17,9 @@ import (
 // finds the address as four bytes or as text, with the port before or behind
 // the bytes (as in STUN's MAPPED-ADDRESS), or behind the text and a colon, or
 // without it. What is spread over two segments or over the parts of a cut
-// packet it does not see.
+// packet it does not see. Text in a stream keeps its length if it, or what is
+// behind it, has passed already: the receiver may have that by its old numbers.
+// What was replaced once is replaced whenever it is sent again.
 const (
 	algDepth    = 4096
 	maxFindings = 32 // in one packet
@@ -38,6 +40,7 @@ func (f *finding) grew() int { return int(f.n) - (f.end - f.at) }
 // algScratch is where the gateway looks for endpoints.
 type algScratch struct {
 	findings []finding
+	again    []finding // of before
 	payload  []byte
 }
 
@@ -55,13 +58,11 @@ func (g *Gateway) rewrite(f *flow, p *ip.Packet) {
 	a := &g.alg
 	payload := p.Payload()
 	a.findings = find(a.findings[:0], payload, from, to)
-	track := uint32(0)
-	if p.Proto == ip.TCP {
-		track = g.session(f.session).track
-		a.findings = g.early(a.findings, track, f.d)
-	}
 	if len(p.Data)+len(a.findings)*maxText > 65535 {
-		return
+		a.findings = a.findings[:0]
+	}
+	if p.Proto == ip.TCP {
+		g.rewriteStream(f, p)
 	}
 	same := true
 	for i := range a.findings {
@@ -79,21 +80,53 @@ func (g *Gateway) rewrite(f *flow, p *ip.Packet) {
 	last := 0
 	for i := range a.findings {
 		at := &a.findings[i]
-		if track != 0 && at.grew() != 0 && !g.tracks.edit(track, f.d, g.segment.seq+uint32(at.end), at.grew()) {
-			continue
-		}
 		a.payload = append(append(a.payload, payload[last:at.at]...), at.text[:at.n]...)
 		last = at.end
 	}
 	a.payload = append(a.payload, payload[last:]...)
+	if len(p.Data)-len(payload)+len(a.payload) > 65535 {
+		return
+	}
 	g.replaced = p.Decode(p.AppendWith(nil, a.payload)) == nil
+}
+
+// rewriteStream makes findings of what was replaced in these bytes of a stream
+// before, and keeps of those that there are what does not change what the
+// receiver may have.
+func (g *Gateway) rewriteStream(f *flow, p *ip.Packet) {
+	a, seq, n := &g.alg, g.segment.seq, len(p.Payload())
+	track := g.session(f.session).track
+	fresh := g.early(a.findings, track, f.d)
+	s := &g.tracks.all[track].stream[f.d.index()]
+	top := s.top
+	if before(top, g.segment.end) {
+		s.top = g.segment.end
+	}
+	was := g.tracks.numbering(track)
+	var known edits
+	if was.edits != nil {
+		known = was.edits[f.d.index()]
+	}
+	again, from := known.again(a.again[:0], seq, n)
+	if from != seq {
+		p.SetSeq(was.forward(f.d, from))
+	}
+	fresh = slices.DeleteFunc(fresh, func(one finding) bool {
+		return one.grew() != 0 && before(seq+uint32(one.at), top) ||
+			slices.ContainsFunc(again, func(o finding) bool { return one.at < o.end && o.at < one.end })
+	})
+	fresh = slices.DeleteFunc(fresh, func(one finding) bool {
+		return one.grew() != 0 && !g.tracks.edit(track, f.d, edit{seq + uint32(one.end), int32(one.grew()), one.text, one.n})
+	})
+	a.again, a.findings = again, append(fresh, again...)
+	slices.SortFunc(a.findings, func(a, b finding) int { return a.at - b.at })
 }
 
 // early keeps the findings that are near the beginning of their stream.
 func (g *Gateway) early(all []finding, track uint32, d direction) []finding {
 	s := &g.tracks.all[track].stream[d.index()]
 	if !s.known {
-		*s = stream{first: g.segment.seq, next: g.segment.seq, known: true}
+		*s = streamFrom(g.segment.seq)
 	}
 	at := g.segment.seq - s.first
 	return slices.DeleteFunc(all, func(f finding) bool { return at+uint32(f.end) > algDepth })

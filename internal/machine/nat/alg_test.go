@@ -146,6 +146,68 @@ func TestALGInStreams(t *testing.T) {
 	}
 }
 
+// Segments that get lost or overtake each other before they reach the gateway,
+// and are sent again in other pieces: no byte that the receiver may have by its number is ever sent as another, and
+// together they are what was sent, with some addresses changed.
+func TestALGBehindLoss(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		w := newWire(t, meddles)
+		w.steps(open(0, 0)...)
+		const here, there = "10.0.0.1", "198.51.100.1"
+		var lines []string
+		for i := range 8 {
+			lines = append(lines, strings.Repeat(string(rune('a'+i)), 20)+here+":5000"+strings.Repeat("+", r.IntN(30)))
+		}
+		text := strings.Join(lines, "")
+		got := map[uint32]byte{}
+		give := func(from, to int) {
+			s, ok := w.out(ip.Segment{Seq: 1001 + uint32(from), Ack: 5001, Flags: ack, Payload: []byte(text[from:to])})
+			if !ok {
+				t.Fatalf("seed %d: bytes %d to %d were dropped", seed, from, to)
+			}
+			for i, b := range s.Payload {
+				at := s.Seq + uint32(i)
+				if was, ok := got[at]; ok && was != b {
+					t.Fatalf("seed %d: bytes %d to %d: byte %d is %q and was %q", seed, from, to, at-1001, b, was)
+				}
+				got[at] = b
+			}
+		}
+		end := 0
+		for _, line := range lines { // most in order, some late, some in other pieces
+			from := end
+			end += len(line)
+			if r.IntN(3) > 0 {
+				give(from, end)
+			}
+			for range r.IntN(3) {
+				from = r.IntN(end)
+				give(from, from+1+r.IntN(end-from))
+			}
+		}
+		for _, i := range r.Perm(len(lines)) {
+			from := len(strings.Join(lines[:i], ""))
+			give(from, from+len(lines[i]))
+		}
+		give(0, len(text))
+		var all []byte
+		for at := uint32(1001); ; at++ {
+			b, ok := got[at]
+			if !ok {
+				break
+			}
+			all = append(all, b)
+		}
+		if back := strings.ReplaceAll(string(all), there, here); len(all) != len(got) || back != text {
+			t.Fatalf("seed %d: %d of %d bytes in order: %q", seed, len(all), len(got), all)
+		}
+		if seed == 0 && !strings.Contains(string(all), there) {
+			t.Errorf("nothing was changed: %q", all)
+		}
+	}
+}
+
 // What comes after the first bytes of a stream is data.
 func TestALGLeavesDataAlone(t *testing.T) {
 	b := meddles
@@ -214,6 +276,51 @@ func TestALGWithSegments(t *testing.T) {
 		if pieces != c.pieces || (v.Action == Forward) != (c.pieces == 0) || string(got) != c.want+string(bytesOf(3500)) {
 			t.Errorf("%q: %+v, %d pieces, %d bytes that begin %q", c.text, v, pieces, len(got), got[:20])
 		}
+	}
+}
+
+// A packet that fits until its text grows gets through all the same: a segment
+// as two, and the sender of a datagram that must not be cut is told a size from
+// which there is room to grow.
+func TestALGFillsMTU(t *testing.T) {
+	w := newWire(t, meddles)
+	w.steps(open(0, 0)...)
+	text, want := "10.0.0.1:5000", "198.51.100.1:5000"
+	rest := bytesOf(1500 - 40 - len(text))
+	pkt := ip.AppendTCP(nil, x, y1, 64, &ip.Segment{Seq: 1001, Ack: 5001, Flags: ack | ip.PSH, Payload: append([]byte(text), rest...)})
+	for range 2 { // once more when it was lost
+		v := w.Handle(w.now, Inside, bytes.Clone(pkt), Offload{})
+		var got []byte
+		for o, ok := w.Poll(); ok; o, ok = w.Poll() {
+			var p ip.Packet
+			if err := p.Decode(o.Packet); err != nil || !p.ChecksumOK() || o.To != Outside || len(o.Packet) > 1500 || p.Seq() != 1001+uint32(len(got)) {
+				t.Fatalf("%v: seq %d, %d bytes to %d", err, p.Seq(), len(o.Packet), o.To)
+			}
+			got = append(got, p.Payload()...)
+			if last := len(got) == len(want)+len(rest); (p.TCPFlags()&ip.PSH != 0) != last {
+				t.Errorf("flags %x at %d", p.TCPFlags(), len(got))
+			}
+		}
+		if v.Reason != Kept || string(got) != want+string(rest) {
+			t.Errorf("%+v: %d bytes, %q...", v, len(got), got[:min(20, len(got))])
+		}
+	}
+
+	g := newBench(t, meddles)
+	datagram := append([]byte(text), bytesOf(1500-28-len(text))...)
+	v := g.Handle(g.now, Inside, ip.AppendUDP(nil, x, y1, 64, datagram), Offload{})
+	o, ok := g.Poll()
+	var p, q ip.Packet
+	if v.Reason != TooBig || !ok || o.To != Inside || p.Decode(o.Packet) != nil || p.Quoted(&q) != nil {
+		t.Fatalf("%+v, %v: % x", v, ok, o.Packet)
+	}
+	room := 1500 - (len(want) - len(text))
+	if mtu := int(binary.BigEndian.Uint16(p.Data[26:])); mtu != room || q.Src != x || q.Dst != y1 {
+		t.Errorf("MTU %d, want %d; about %v > %v", mtu, room, q.Src, q.Dst)
+	}
+	v = g.Handle(g.now, Inside, ip.AppendUDP(nil, x, y1, 64, datagram[:room-28]), Offload{})
+	if o, ok := g.Poll(); v.Reason != Kept || !ok || o.To != Outside || len(o.Packet) != 1500 {
+		t.Errorf("%+v, %v: %d bytes", v, ok, len(o.Packet))
 	}
 }
 

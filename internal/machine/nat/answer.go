@@ -84,7 +84,7 @@ func (g *Gateway) refused(from Side, p *ip.Packet) {
 // outlived answers a packet whose TTL is over.
 func (g *Gateway) outlived(from Side, p *ip.Packet) {
 	p.FinishChecksum()
-	g.say(from, ip.AppendError(nil, g.speaker(from, p), ip.TimeExceeded, p.Data))
+	g.say(from, ip.AppendError(nil, g.router(from, p), ip.TimeExceeded, p.Data))
 }
 
 // exhausted answers a packet from inside that begins what there is no room for
@@ -96,7 +96,7 @@ func (g *Gateway) exhausted(from Side, p *ip.Packet) {
 		return
 	}
 	p.FinishChecksum()
-	g.say(from, ip.AppendError(nil, g.speaker(from, p), ip.HostUnreachable, p.Data))
+	g.say(from, ip.AppendError(nil, g.router(from, p), ip.HostUnreachable, p.Data))
 }
 
 // ping answers an echo request to an address of the gateway's, if it is one.
@@ -135,11 +135,21 @@ func (g *Gateway) say(to Side, answer []byte) {
 	}
 }
 
-// speaker is the address that errors about p come from: the destination, where
-// that is the gateway's own, or else an address of the gateway's on the side.
+// speaker is the address that p is refused from: the destination, where that is
+// the gateway's own.
 func (g *Gateway) speaker(side Side, p *ip.Packet) netip.Addr {
+	if to := p.Dst.Addr(); side == Local || g.owner(to) != Local {
+		return to
+	}
+	return g.router(side, p)
+}
+
+// router is the address that errors about p come from where it was only on its
+// way, be it back to the side that it came from: one of the gateway's on that
+// side (RFC 1812 section 4.3.2.4).
+func (g *Gateway) router(side Side, p *ip.Packet) netip.Addr {
 	to := p.Dst.Addr()
-	if side == Local || g.owner(to) != Local {
+	if side == Local {
 		return to
 	}
 	for _, a := range g.cfg.Own[side] {

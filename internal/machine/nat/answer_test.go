@@ -284,6 +284,7 @@ func TestTimeExceeded(t *testing.T) {
 		{Inside, x, y1, "10.0.0.254"},
 		{Inside, x6, y6, "2001:db8:1::fe"},
 		{Outside, y1, ep("198.51.100.1:5000"), "198.51.100.1"},
+		{Inside, x, ep("198.51.100.1:5000"), "10.0.0.254"}, // a hairpin
 	} {
 		pkt := ip.AppendUDP(nil, c.src, c.dst, 1, []byte("x"))
 		if v := g.Handle(g.now, c.from, pkt, Offload{}); v.Reason != Expired {

@@ -144,10 +144,13 @@ func isSTUN(b []byte) bool {
 // sends.
 type stream struct {
 	first uint32 // the sequence number of the first byte
+	top   uint32 // one past the highest that passed the ALG
 	next  uint32 // of the next byte in order
 	state uint16 // of the automaton
-	known bool   // first and next are
+	known bool   // first, top and next are
 }
+
+func streamFrom(seq uint32) stream { return stream{first: seq, top: seq, next: seq, known: true} }
 
 // web is how far a connection to a web port has shown that it is one.
 type web struct {
@@ -170,7 +173,7 @@ func (c *contentFilter) inspectSegment(s *stream, w *web, client bool, seq uint3
 		return None
 	}
 	if !s.known {
-		*s = stream{first: seq, next: seq, known: true}
+		*s = streamFrom(seq)
 	}
 	if c.BlockSTUN && isSTUN(b) {
 		return BadContent

@@ -2,6 +2,7 @@ package nat
 
 import (
 	"bytes"
+	"hash/crc32"
 	"net/netip"
 	"slices"
 	"time"
@@ -36,6 +37,7 @@ type cutPacket struct {
 	// The addresses and the number that the first part left with.
 	src, dst netip.Addr
 	number   uint16
+	first    uint32 // the sum of the first part as it came
 	// spans are the bytes that have come, in order, never touching each other.
 	spans  []span
 	length int // of all, once the last part has come
@@ -88,10 +90,15 @@ func (g *Gateway) fragment(from, dst Side, p *ip.Packet) Verdict {
 	}
 	c := t.by[key]
 	if offset == 0 {
+		first := crc32.ChecksumIEEE(p.Data)
+		if c != nil && c.fate == passed && c.first == first {
+			return drop(Malformed) // a second copy; the parts to come belong to the first
+		}
 		if c == nil || c.fate != waiting {
 			t.forget(c)
 			c = g.addCut(t, key)
 		}
+		c.first = first
 		if _, sound := c.take(0, p.PartLen(), more); !sound {
 			t.refuse(c, Malformed)
 			return drop(Malformed)

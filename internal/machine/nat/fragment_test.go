@@ -183,6 +183,46 @@ func TestFragmentsOutOfOrder(t *testing.T) {
 	whole(t, left)
 }
 
+// A part that comes twice, as links and other people's routers deliver them,
+// costs nothing: what leaves can be put together by its number. A first part
+// that is another begins a packet of its own.
+func TestFragmentsTwice(t *testing.T) {
+	cut := func(fill byte) [][]byte {
+		return cutUp(t, ip.AppendUDP(nil, x, y1, 64, bytes.Repeat([]byte{fill}, 5000)), 7, 1500)
+	}
+	parts := cut('a')
+	for _, order := range [][]int{{0, 0, 1, 2, 3}, {0, 1, 0, 2, 3}, {0, 1, 2, 0, 3}, {1, 0, 1, 0, 2, 3}, {0, 1, 2, 3, 0}, {3, 3, 2, 1, 0, 0}, {0, 3, 3, 1, 0, 2}} {
+		g := newBench(t, Behaviour{})
+		var given [][]byte
+		for _, i := range order {
+			given = append(given, parts[i])
+		}
+		left, _ := g.give(Inside, given)
+		by := map[uint16][][]byte{}
+		for _, part := range left {
+			id := binary.BigEndian.Uint16(part[4:])
+			by[id] = append(by[id], part)
+		}
+		complete := 0
+		for _, parts := range by {
+			if len(parts) == 4 {
+				complete++
+				whole(t, parts)
+			}
+		}
+		if complete != 1 {
+			t.Errorf("%v: %d parts left under %d numbers", order, len(left), len(by))
+		}
+	}
+	g := newBench(t, Behaviour{})
+	g.give(Inside, parts[:2]) // the others are lost, and the number comes again
+	if left, _ := g.give(Inside, cut('b')); len(left) != 4 {
+		t.Errorf("%d parts of the second packet left", len(left))
+	} else if p := whole(t, left); p.Payload()[0] != 'b' {
+		t.Errorf("the second packet is %q...", p.Payload()[:9])
+	}
+}
+
 // What arrives late is forgotten; what waits is no more than the bounds.
 func TestFragmentsAreBounded(t *testing.T) {
 	parts := func(id uint16, n int) [][]byte {

@@ -109,6 +109,7 @@ type Gateway struct {
 	dst              role           // of its destination
 	cameFrom, cameTo netip.AddrPort // its endpoints when it came
 	cameSeq, cameAck uint32         // and its numbers, where tracks are kept
+	cameSize         int            // and its size
 	replaced         bool           // packet is another one than was given
 	quoted           ip.Packet      // the packet that it quotes
 	segment          segment        // the TCP segment in it
@@ -254,7 +255,7 @@ func (g *Gateway) handle(from Side, pkt []byte, off Offload) Verdict {
 	}
 	p.Partial = off.PartialSum
 	g.offload, g.replaced = off, false
-	g.cameFrom, g.cameTo = p.Src, p.Dst
+	g.cameFrom, g.cameTo, g.cameSize = p.Src, p.Dst, len(pkt)
 	if g.tracking && p.Proto == ip.TCP && !p.Headless {
 		g.cameSeq, g.cameAck = p.Seq(), p.Ack()
 	}

@@ -60,27 +60,38 @@ func (g *Gateway) fit(from, to Side, p *ip.Packet) Reason {
 		case !g.replaced:
 			return None
 		case g.offload.Segment > 0 && len(p.Data) > mtu:
-			g.emitSegments(to, mtu, p)
+			g.emitSegments(to, mtu, g.offload.Segment, p)
 		default:
 			g.emit(to, bytes.Clone(p.Data))
 		}
+	case g.grown(p) > 0 && g.cameSize <= mtu && p.Proto == ip.TCP:
+		g.emitSegments(to, mtu, mtu-(n-len(p.Payload())), p)
 	case !p.MayCut():
-		g.tooBig(from, mtu, p)
+		g.tooBig(from, max(mtu-g.grown(p), leastMTU), p)
 		return TooBig
 	case g.offload.Segment == 0:
 		p.FinishChecksum()
 		g.emitParts(to, mtu, p)
 	default:
-		g.emitSegments(to, mtu, p)
+		g.emitSegments(to, mtu, g.offload.Segment, p)
 	}
 	return Kept
 }
 
+// grown is by how much the text that was put into a packet is longer than what
+// it replaced. Its sender, who has to fit, does not know.
+func (g *Gateway) grown(p *ip.Packet) int {
+	if !g.replaced || g.offload.Segment > 0 {
+		return 0
+	}
+	return max(len(p.Data)-g.cameSize, 0)
+}
+
 // emitSegments emits what a device would have cut a large packet into.
-func (g *Gateway) emitSegments(to Side, mtu int, p *ip.Packet) {
+func (g *Gateway) emitSegments(to Side, mtu, size int, p *ip.Packet) {
 	for next := 0; ; {
 		var segment []byte
-		segment, next = p.AppendSegment(nil, g.offload.Segment, next)
+		segment, next = p.AppendSegment(nil, size, next)
 		var s ip.Packet
 		if s.Decode(segment) == nil {
 			g.emitParts(to, mtu, &s)
@@ -107,7 +118,7 @@ func (g *Gateway) emitParts(to Side, mtu int, p *ip.Packet) {
 func (g *Gateway) tooBig(from Side, mtu int, p *ip.Packet) {
 	g.restore(p)
 	p.FinishChecksum()
-	g.say(from, ip.AppendTooBig(nil, g.speaker(from, p), mtu, p.Data))
+	g.say(from, ip.AppendTooBig(nil, g.router(from, p), mtu, p.Data))
 }
 
 // handleSegments cuts a large UDP packet before anything else is done: text of

@@ -1,10 +1,6 @@
 package nat
 
-import (
-	"slices"
-
-	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
-)
+import "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 
 // The two ends of a connection may count its bytes differently: where the
 // gateway gives it another initial sequence number, and where it put longer or
@@ -15,7 +11,12 @@ import (
 type edit struct {
 	end  uint32 // the sender's number of the byte behind the text
 	grew int32
+	text [maxText]byte // what stands there instead
+	n    uint8
 }
+
+// start is the sender's number of the first byte of the text.
+func (e *edit) start() uint32 { return e.end - uint32(int32(e.n)-e.grew) }
 
 // edits are those in one stream, in order.
 type edits []edit
@@ -23,21 +24,37 @@ type edits []edit
 // maxEdits bounds them.
 const maxEdits = 64
 
-// add takes note of an edit, unless its text was only sent again. False: there
-// are too many.
-func (e *edits) add(end uint32, grew int) bool {
-	at := len(*e)
-	for at > 0 && !before((*e)[at-1].end, end) {
-		at--
-	}
-	if at < len(*e) && (*e)[at].end == end {
-		return true
-	}
+// add takes note of an edit behind all others. False: there are too many.
+func (e *edits) add(one edit) bool {
 	if len(*e) == maxEdits {
 		return false
 	}
-	*e = slices.Insert(*e, at, edit{end, int32(grew)})
+	*e = append(*e, one)
 	return true
+}
+
+// again appends what is to be done to n bytes from seq, of which some may have
+// been sent before, in whatever pieces: who has the first byte of a text that
+// was replaced gets all of the new one, and what else there is of it is left
+// out. The rest begins with the number from, which is seq unless it is within
+// such a text.
+func (e edits) again(all []finding, seq uint32, n int) (_ []finding, from uint32) {
+	from = seq
+	for i := range e {
+		one := &e[i]
+		at, end := int(int32(one.start()-seq)), int(int32(one.end-seq))
+		if end <= 0 || at >= n {
+			continue
+		}
+		f := finding{at: max(at, 0), end: min(end, n)}
+		if at < 0 {
+			from = one.end
+		} else {
+			f.text, f.n = one.text, one.n
+		}
+		all = append(all, f)
+	}
+	return all, from
 }
 
 // forward makes the receiver's number of the sender's.

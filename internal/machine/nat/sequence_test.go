@@ -102,9 +102,8 @@ func TestRewriteSequenceIPv6(t *testing.T) {
 func TestEdits(t *testing.T) {
 	// The stream "....AAAA....BB....", where A became aaaaaaa and B became b.
 	var e edits
-	e.add(18, -1)
-	e.add(8, 3)
-	e.add(8, 3) // sent again
+	e.add(edit{end: 8, grew: 3})
+	e.add(edit{end: 18, grew: -1})
 	for _, c := range []struct{ sent, received uint32 }{{0, 0}, {4, 4}, {8, 11}, {12, 15}, {16, 19}, {18, 20}, {30, 32}} {
 		if got := e.forward(c.sent); got != c.received {
 			t.Errorf("%d became %d, want %d", c.sent, got, c.received)
@@ -130,7 +129,7 @@ func TestEditsAreInverse(t *testing.T) {
 		at := start
 		for range 1 + r.IntN(8) {
 			at += 20 + uint32(r.IntN(100))
-			e.add(at, r.IntN(13)-6)
+			e.add(edit{end: at, grew: int32(r.IntN(13) - 6)})
 		}
 		recent := e[0].end
 		last := e.forward(recent)

@@ -55,8 +55,9 @@ func (t *tracks) numbering(ref uint32) numbering {
 // maxEdited bounds the connections that have edits.
 const maxEdited = 4096
 
-// edit takes note of an edit in a stream. False: there are too many.
-func (t *tracks) edit(ref uint32, d direction, end uint32, grew int) bool {
+// edit takes note of an edit in a stream, behind all others. False: there are
+// too many.
+func (t *tracks) edit(ref uint32, d direction, one edit) bool {
 	if !t.all[ref].edited {
 		if len(t.edits) == maxEdited {
 			return false
@@ -67,7 +68,7 @@ func (t *tracks) edit(ref uint32, d direction, end uint32, grew int) bool {
 		t.edits[ref] = new([2]edits)
 		t.all[ref].edited = true
 	}
-	return t.edits[ref][d.index()].add(end, grew)
+	return t.edits[ref][d.index()].add(one)
 }
 
 // unfollow gives back what follow keeps elsewhere about a session that ends.
@@ -117,7 +118,7 @@ func (g *Gateway) track(f *flow, s *session, p *ip.Packet) (judgement, Reason) {
 		}
 	}
 	if i := f.d.index(); flags&ip.SYN != 0 && j == good && (!t.stream[i].known || t.stream[i].first != seg.seq+1) {
-		t.stream[i] = stream{first: seg.seq + 1, next: seg.seq + 1, known: true}
+		t.stream[i] = streamFrom(seg.seq + 1)
 		if n.edits != nil { // they were in another connection
 			n.edits[i] = nil
 		}

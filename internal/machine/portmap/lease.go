@@ -41,6 +41,15 @@ type Lease struct {
 	forgets time.Time
 }
 
+// Closes is when the gateway takes the mapping of a lease away, if nobody renews
+// it: zero if never.
+func (l *Lease) Closes() time.Time {
+	if l.Expires.IsZero() || !l.forgets.IsZero() && l.forgets.Before(l.Expires) {
+		return l.forgets
+	}
+	return l.Expires
+}
+
 // Change is what became of a lease.
 type Change uint8
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
 
@@ -83,6 +84,36 @@ func (r *Router) HTTP(now time.Time, q portmap.HTTPRequest) portmap.Response {
 	answer := r.ports.HTTP(now, q)
 	r.busy = true
 	return answer
+}
+
+// Mappings are those of the NAT. Of those that clients have asked for, their
+// leases say until when: the NAT keeps them until it is told otherwise.
+func (r *Router) Mappings(now time.Time) []nat.Mapping {
+	leases := r.PortMappings(now) // first, for some may be over
+	all := r.nat.Mappings(now)
+	for i := range all {
+		if m := &all[i]; m.Explicit && m.Until.IsZero() {
+			m.Until = until(leases, m)
+		}
+	}
+	return all
+}
+
+// until is when the last of the leases that share a mapping is over; zero if
+// one never is.
+func until(leases []portmap.Lease, m *nat.Mapping) (last time.Time) {
+	for _, l := range leases {
+		if !l.Open || l.Proto != m.Proto || l.External != m.External || l.Internal != m.Internal {
+			continue
+		}
+		switch t := l.Closes(); {
+		case t.IsZero():
+			return t
+		case t.After(last):
+			last = t
+		}
+	}
+	return last
 }
 
 // PortMappings are what clients were told that they have.

@@ -295,8 +295,8 @@ func TestPortMapping(t *testing.T) {
 	if in := l.enters(netip.MustParseAddrPort("100.64.0.10:8000")); in != netip.MustParseAddrPort("192.168.1.50:7000") {
 		t.Errorf("leads to %v", in)
 	}
-	all := l.home.NAT().Mappings(l.now)
-	if len(all) != 1 || !all[0].Explicit {
+	all := l.home.Mappings(l.now)
+	if len(all) != 1 || !all[0].Explicit || !all[0].Until.Equal(l.now.Add(30*time.Minute)) {
 		t.Errorf("%+v", all)
 	}
 	// It ends when it was said to, although it is in use.
@@ -412,3 +412,34 @@ func TestOutsideConfigIsChecked(t *testing.T) {
 }
 
 func portAt(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
+
+// Of a mapping that was asked for, Mappings tells when it will be gone, not
+// what its client believes.
+func TestMappingsUntil(t *testing.T) {
+	for _, tt := range []struct {
+		behaviour portmap.Behaviour
+		want      []time.Duration
+	}{
+		{portmap.Behaviour{NATPMP: true}, []time.Duration{10 * time.Minute}},
+		{portmap.Behaviour{NATPMP: true, Forget: time.Minute}, []time.Duration{time.Minute}},
+		{portmap.Behaviour{NATPMP: true, Forget: time.Hour}, []time.Duration{10 * time.Minute}},
+		{portmap.Behaviour{NATPMP: true, Lie: true}, nil},
+	} {
+		l := newLine(t, tt.behaviour)
+		l.settle()
+		l.pmp(5351, 7000, 8000, 600)
+		all := l.home.Mappings(l.now)
+		if len(all) != len(tt.want) {
+			t.Fatalf("%+v: %+v", tt.behaviour, all)
+		}
+		for i, d := range tt.want {
+			if !all[i].Until.Equal(l.now.Add(d)) {
+				t.Errorf("%+v: until %v, want %v more", tt.behaviour, all[i].Until, d)
+			}
+			l.pass(d)
+		}
+		if all := l.home.Mappings(l.now); len(all) != 0 {
+			t.Errorf("%+v: still there: %+v", tt.behaviour, all)
+		}
+	}
+}
