@@ -42,8 +42,9 @@ type checker struct {
 // checked is a network.
 type checked struct {
 	name   string
-	first  string // path of a port on it
-	prefix [2]netip.Prefix
+	first  string                // path of a port on it
+	prefix [2]netip.Prefix       // by family; the internet, which is of many, has none
+	parts  []netip.Prefix        // all that there are
 	holder map[netip.Addr]string // path of the port
 	up     *Gateway              // the way out of it
 	upPath string
@@ -178,9 +179,9 @@ func (n *checked) take(prefix netip.Prefix, dhcp bool, path string) error {
 	switch {
 	case !prefix.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == broadcast:
 		return fault(at, "%v is not an address for a port", prefix)
-	case prefix.Bits() < a.BitLen()-1 && a == prefix.Masked().Addr():
+	case isNetwork(prefix):
 		return fault(at, "%v stands for the whole network", prefix)
-	case a.Is4() && prefix.Bits() < 31 && !prefix.Contains(a.Next()):
+	case isBroadcast(prefix):
 		return fault(at, "%v is the broadcast address of its network", prefix)
 	case n.holder[a] != "":
 		return fault(at, "%v is taken by %s", a, n.holder[a])
@@ -188,6 +189,9 @@ func (n *checked) take(prefix netip.Prefix, dhcp bool, path string) error {
 		return fault(at, "%v beside DHCP, which gives IPv4 addresses too", a)
 	}
 	n.holder[a] = path
+	if !slices.Contains(n.parts, prefix.Masked()) {
+		n.parts = append(n.parts, prefix.Masked())
+	}
 	if n.name == Internet {
 		return nil
 	}
@@ -199,6 +203,17 @@ func (n *checked) take(prefix netip.Prefix, dhcp bool, path string) error {
 		return fault(at, "%v is not in %v, which network %q is", prefix, *known, n.name)
 	}
 	return nil
+}
+
+// isNetwork says that an address stands for its whole network, isBroadcast that
+// it is everyone's there. In the smallest networks both are hosts' (RFC 3021,
+// RFC 6164).
+func isNetwork(p netip.Prefix) bool {
+	return p.Bits() < p.Addr().BitLen()-1 && p.Addr() == p.Masked().Addr()
+}
+
+func isBroadcast(p netip.Prefix) bool {
+	return p.Addr().Is4() && p.Bits() < 31 && !p.Contains(p.Addr().Next())
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -231,16 +246,24 @@ func (c *checker) prefixes(t *Topology) error {
 		}
 		for i, s := range sides {
 			for _, other := range sides[:i] {
-				for f := range 2 {
-					a, b := c.nets[s.network].prefix[f], c.nets[other.network].prefix[f]
-					if a.IsValid() && b.IsValid() && a.Overlaps(b) {
-						return fault(path, "%v is %s and %v %s: they overlap", a, s.name, b, other.name)
-					}
+				if a, b, ok := overlap(c.nets[s.network].parts, c.nets[other.network].parts); ok {
+					return fault(path, "%v is %s and %v %s: they overlap", a, s.name, b, other.name)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+func overlap(some, others []netip.Prefix) (a, b netip.Prefix, ok bool) {
+	for _, a := range some {
+		for _, b := range others {
+			if a.Overlaps(b) {
+				return a, b, true
+			}
+		}
+	}
+	return a, b, false
 }
 
 // routes: what is behind a gateway without translation is known to every

@@ -133,6 +133,8 @@ func (c *checker) static(g *Gateway, path string) error {
 			return fault(path, "%v has an external address already", s.Internal)
 		case !slices.ContainsFunc(g.inner(), func(p *Port) bool { return c.nets[p.Network].prefix[0].Contains(s.Internal) }):
 			return fault(path, "%v is not inside", s.Internal)
+		case slices.ContainsFunc(g.inner(), func(p *Port) bool { return c.nets[p.Network].prefix[0].Contains(s.External) }):
+			return fault(path, "%v is inside", s.External)
 		case outside.holder[s.External] != "":
 			return fault(path, "%v is taken by %s", s.External, outside.holder[s.External])
 		case outside.prefix[0].IsValid() && !outside.prefix[0].Contains(s.External):

@@ -94,6 +94,14 @@ func TestCheckRefuses(t *testing.T) {
 			"hosts.a.address", "not in 2001:db8:2::/64"},
 		{func(t *Topology) { addrs(&t.Gateways[0].Inside, "100.64.0.1/16"); t.Hosts = t.Hosts[:1] }, "gateways.ga", "they overlap"},
 		{func(t *Topology) { d := port("d", Link{}, "10.1.0.129/25"); t.Gateways[0].DMZ = &d }, "gateways.ga", "they overlap"},
+		// The internet is all its prefixes.
+		{func(t *Topology) { addrs(&t.Hosts[0].Port, "100.64.0.99/24") }, "gateways.cgn", "100.64.0.0/24 is inside and 100.64.0.0/24 outside"},
+		{func(t *Topology) { addrs(&t.Hosts[0].Port, "100.64.9.9/12") }, "gateways.cgn", "they overlap"},
+		{func(t *Topology) { addrs(&t.Hosts[0].Port, "198.51.100.1/24", "100.64.0.130/25") }, "gateways.cgn", "they overlap"},
+		{func(t *Topology) { addrs(&t.Hosts[0].Port, "100.64.0.99/32") }, "gateways.cgn", "they overlap"},
+		{func(t *Topology) {
+			t.Gateways[2].Static = []nat.Static{{Internal: a("100.64.0.11"), External: a("100.64.0.77")}}
+		}, "gateways.cgn.static[0]", "100.64.0.77 is inside"},
 
 		{func(t *Topology) { t.Hosts[1].Port.Link.Delay = -1 }, "hosts.a.link", "not negative"},
 		{func(t *Topology) { t.Hosts[1].Port.Link.Jitter = 2 * time.Hour }, "hosts.a.link", "at most 1h"},
