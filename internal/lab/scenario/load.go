@@ -41,8 +41,9 @@ const maxFile = 1 << 20
 //
 //   - A port without an address gets it by DHCP where its network's gateway
 //     serves that. Elsewhere it gets the next free address of its network,
-//     gateways first. A network of which no address is given is 10.N.0.0/24
-//     with the lowest N that is free; on the internet it is 198.51.100.0/24.
+//     gateways first: an IPv6 one where no IPv4 address is given. A network of
+//     which none is given is 10.N.0.0/24 with the lowest N that is free; the
+//     internet is 198.51.100.0/24, or another such one if that is taken.
 //   - A gateway without nat is the zero Behaviour, full-cone. Fields beside
 //     preset replace those of the preset, and tcp-policy starts from what UDP
 //     has. A host's firewall is in mode firewall.
@@ -59,8 +60,11 @@ func Load(name string, data []byte) (Topology, error) {
 	if err != nil {
 		return Topology{}, err
 	}
-	r.complete(&t)
-	if err := Check(t); err != nil {
+	err = r.complete(&t)
+	if err == nil {
+		err = Check(t)
+	}
+	if err != nil {
 		var f *Fault
 		if errors.As(err, &f) {
 			return Topology{}, fmt.Errorf("%s:%d: %w", name, r.line(f.Path), err)
