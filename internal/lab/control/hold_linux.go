@@ -38,7 +38,7 @@ func Hold(ctx context.Context) error {
 	}
 	defer h.dir.Close()
 	defer h.starts.Close()
-	topology, err := scenario.Load(h.spec.File, h.spec.Text)
+	topology, err := scenario.Load(h.spec.File, h.spec.Text, netns.CheckKernel)
 	if err != nil {
 		h.remove()
 		return writeLine(h.starts, started{Error: &Error{Code: BadTopology, Message: err.Error()}})

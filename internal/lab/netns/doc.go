@@ -36,7 +36,6 @@ package netns
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 
 	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
@@ -127,11 +126,7 @@ func (f Flow) matches(g Flow) bool {
 		(f.Protocol == AnyProtocol || f.Protocol == g.Protocol)
 }
 
-// unsupported is what the kernel cannot do. It is errors.ErrUnsupported.
-func unsupported(format string, args ...any) error {
-	return fmt.Errorf("unsupported by the kernel: %s%w", fmt.Sprintf(format, args...), quietUnsupported{})
-}
-
+// quietUnsupported is errors.ErrUnsupported without its words.
 type quietUnsupported struct{}
 
 func (quietUnsupported) Error() string        { return "" }

@@ -39,8 +39,8 @@ func New(t scenario.Topology, opt Options) (*Lab, error) {
 	}
 	for _, n := range p.nodes {
 		if n.gateway != nil && !n.machine {
-			if err := canDo(n.gateway); err != nil {
-				return nil, fmt.Errorf("netns: gateway %s: %w", n.name, err)
+			if f := cannot(n.gateway); f != nil {
+				return nil, fmt.Errorf("netns: %w%w", f, quietUnsupported{})
 			}
 		}
 	}

@@ -27,7 +27,7 @@ func (l *Lab) NewLease(name string) error {
 		case p.gateway != nil:
 			return w.nextAddress(p)
 		case p.owner.gateway != nil:
-			return unsupported("another address while it runs")
+			return fmt.Errorf("the kernel's gateways get no other address while they run%w", quietUnsupported{})
 		}
 		return errors.New("its address is fixed; move it")
 	})

@@ -18,8 +18,9 @@ import (
 // maxFile bounds a scenario file.
 const maxFile = 1 << 20
 
-// Load reads a topology from YAML and checks it. name is that of the file, for
-// errors: they are one line, FILE:LINE: where: what is wrong.
+// Load reads a topology from YAML and checks it; those who can build less than
+// others have checks to add, which say so with a *Fault. name is that of the
+// file, for errors: they are one line, FILE:LINE: where: what is wrong.
 //
 //	name: two homes
 //	presets:                       # behaviours of this file
@@ -50,7 +51,7 @@ const maxFile = 1 << 20
 //   - dhcp: true is the zero Pool.
 //   - rate is in bit, kbit, mbit or gbit a second, loss and the like in percent
 //     or a share, time with its unit: 20ms, 1m30s.
-func Load(name string, data []byte) (Topology, error) {
+func Load(name string, data []byte, more ...func(Topology) error) (Topology, error) {
 	r := &reader{file: name, lines: map[string]int{}, presets: map[string]nat.Behaviour{}, noDHCP: map[string]bool{}}
 	root, err := r.parse(data)
 	if err != nil {
@@ -61,8 +62,10 @@ func Load(name string, data []byte) (Topology, error) {
 		return Topology{}, err
 	}
 	err = r.complete(&t)
-	if err == nil {
-		err = Check(t)
+	for _, check := range append([]func(Topology) error{Check}, more...) {
+		if err == nil {
+			err = check(t)
+		}
 	}
 	if err != nil {
 		var f *Fault
