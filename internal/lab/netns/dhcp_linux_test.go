@@ -139,3 +139,19 @@ func TestMoveLeased(t *testing.T) {
 		return ok && from.Addr() == ip(gaOut)
 	})
 }
+
+// TestLostBroadcast: a client has its answer, and another address, before its
+// question has reached everyone; then it is lost.
+func TestLostBroadcast(t *testing.T) {
+	t.Parallel()
+	top := leased(scenario.Link{})
+	top.Hosts[0].Port.Link.Loss = 1
+	l := newLab(t, top, Options{Unconfigured: []string{"a"}})
+	c, err := l.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Sum(Flow{Network: "home", Dst: limitedBroadcast, Protocol: UDP}); got.DroppedPackets < 4 {
+		t.Errorf("%+v", got)
+	}
+}
