@@ -81,6 +81,10 @@ func New(t Topology, opt Options) (*Lab, error) {
 	return l, nil
 }
 
+// Warnings say which hosts and gateways had no address by DHCP when New had
+// waited for them, and why: a pool may be too small on purpose.
+func (l *Lab) Warnings() []string { return l.net.Warnings() }
+
 // Close kills what runs in the lab and removes everything.
 func (l *Lab) Close() error { return l.net.Close() }
 

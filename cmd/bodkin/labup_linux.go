@@ -78,7 +78,14 @@ func startLab(ctx context.Context, file, name string, tied bool) (*control.Start
 	if name == "" {
 		name = nameOf(file)
 	}
-	return control.Start(ctx, control.Spec{Name: name, File: file, Text: text, Verbs: []string{"lab"}, Tied: tied})
+	lab, err := control.Start(ctx, control.Spec{Name: name, File: file, Text: text, Verbs: []string{"lab"}, Tied: tied})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range lab.Warnings {
+		say("warning: %s", w)
+	}
+	return lab, nil
 }
 
 // readLab reads a file that is no larger than a lab's may be.

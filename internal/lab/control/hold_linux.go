@@ -111,7 +111,8 @@ func (h *holder) serve(ctx context.Context, listener *net.UnixListener, lab *net
 	}
 	defer g.dismiss()
 	s := newServer(listener, lab, info)
-	err = writeLine(h.starts, started{Info: &info})
+	warnings := append(scenario.Warnings(h.spec.File, h.spec.Text), lab.Warnings()...)
+	err = writeLine(h.starts, started{Info: &info, Warnings: warnings})
 	left := h.left
 	if !h.spec.Tied {
 		left = nil

@@ -87,6 +87,7 @@ type start struct {
 }
 
 type started struct {
-	Error *Error `json:"error,omitempty"`
-	Info  *Info  `json:"info,omitempty"`
+	Error    *Error   `json:"error,omitempty"`
+	Info     *Info    `json:"info,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }

@@ -27,6 +27,7 @@ type Host struct{}
 func New(scenario.Topology, Options) (*Lab, error) { return nil, errNotLinux }
 
 func (*Lab) Close() error                                   { return errNotLinux }
+func (*Lab) Warnings() []string                             { return nil }
 func (*Lab) Host(string) *Host                              { return nil }
 func (*Lab) SetLink(string, scenario.Link) error            { return errNotLinux }
 func (*Lab) Cut(netip.Addr, netip.Addr, Protocol) error     { return errNotLinux }

@@ -14,6 +14,7 @@ type plan struct {
 	nodes    []*node
 	networks []*segment
 	userWire bool
+	short    map[string]scenario.Shortage // by network
 }
 
 // node is a host or a gateway: one namespace.
@@ -87,7 +88,10 @@ func compile(t scenario.Topology, opt Options) (*plan, error) {
 	if err := scenario.Check(t); err != nil {
 		return nil, fmt.Errorf("netns: %w", err)
 	}
-	p := &plan{userWire: opt.UserWire || opt.Plain}
+	p := &plan{userWire: opt.UserWire || opt.Plain, short: map[string]scenario.Shortage{}}
+	for _, s := range scenario.Shortages(t, opt.Unconfigured...) {
+		p.short[s.Network] = s
+	}
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
 		n := &node{name: g.Name, gateway: g, machine: !g.Kernel && !opt.Kernel}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
@@ -58,23 +57,6 @@ func (c *checker) hosts(t *Topology) error {
 	return nil
 }
 
-// leased: who wants an address by DHCP is on a network that has some to give.
-func (c *checker) leased(p *Port, path string) error {
-	if !p.DHCP {
-		return nil
-	}
-	up := c.nets[p.Network].up
-	switch {
-	case up == nil:
-		return fault(path, "DHCP, but nobody on the internet gives addresses")
-	case up.DHCP == nil:
-		return fault(path, "DHCP, but gateway %s serves none", up.Name)
-	case up.Inside.Network != p.Network:
-		return fault(path, "DHCP, but gateway %s serves its inside and not its DMZ", up.Name)
-	}
-	return nil
-}
-
 func (c *checker) gateways(t *Topology) error {
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
@@ -93,7 +75,7 @@ func (c *checker) gateways(t *Topology) error {
 		if err := behaves(g.NAT, g); err != nil {
 			return fault(path+".nat", "%v", err)
 		}
-		for _, err := range []error{c.static(g, path), c.pool(g, path), serves(g, path)} {
+		for _, err := range []error{c.static(g, path), c.pool(t, g, path), serves(g, path)} {
 			if err != nil {
 				return err
 			}
@@ -144,67 +126,6 @@ func (c *checker) static(g *Gateway, path string) error {
 		outside.holder[s.External] = path
 	}
 	return nil
-}
-
-// pool: the addresses to lease are of the inside network.
-func (c *checker) pool(g *Gateway, path string) error {
-	if g.DHCP == nil {
-		return nil
-	}
-	path += ".dhcp"
-	prefix := c.nets[g.Inside.Network].prefix[0]
-	if !prefix.IsValid() {
-		return fault(path, "no IPv4 address inside, so none to lease")
-	}
-	p := g.DHCP
-	if p.First.IsValid() != p.Last.IsValid() {
-		return fault(path, "first and last come together")
-	}
-	for _, a := range []netip.Addr{p.First, p.Last} {
-		if a.IsValid() && !prefix.Contains(a) {
-			return fault(path, "%v is not in %v, which network %q is", a, prefix, g.Inside.Network)
-		}
-	}
-	if p.First.IsValid() && p.Last.Less(p.First) {
-		return fault(path, "the addresses from %v to %v run backwards", p.First, p.Last)
-	}
-	if p.Lease < 0 || p.Lease%time.Second != 0 {
-		return fault(path, "a lease of %v; it is whole seconds", p.Lease)
-	}
-	return manual(p, prefix, path+".manual")
-}
-
-func manual(p *dhcp.Pool, prefix netip.Prefix, path string) error {
-	var owners []string
-	for link := range p.Manual {
-		owners = append(owners, link)
-	}
-	slices.Sort(owners)
-	seen := map[netip.Addr]string{}
-	for _, link := range owners {
-		a := p.Manual[link]
-		switch {
-		case !isMAC(link):
-			return fault(path, "%q is no hardware address, like 02:00:00:00:00:01", link)
-		case !prefix.Contains(a):
-			return fault(path+"."+link, "%v is not in %v", a, prefix)
-		case seen[a] != "":
-			return fault(path+"."+link, "%v belongs to %s", a, seen[a])
-		}
-		seen[a] = link
-	}
-	return nil
-}
-
-// isMAC says whether s is six bytes in hexadecimal with colons between.
-func isMAC(s string) bool {
-	for i, c := range []byte(s) {
-		hex := c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
-		if i%3 == 2 && c != ':' || i%3 != 2 && !hex {
-			return false
-		}
-	}
-	return len(s) == 17
 }
 
 // serves checks what a gateway's own sockets are for.

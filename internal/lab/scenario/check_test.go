@@ -153,6 +153,15 @@ func TestCheckRefuses(t *testing.T) {
 			t.Gateways[0].DHCP = reserve("02:00:00:00:00:01", "10.1.0.9", "02:00:00:00:00:02", "10.1.0.9")
 		}, "gateways.ga.dhcp.manual", "belongs to 02:00:00:00:00:01"},
 
+		{func(t *Topology) { t.Gateways[0].DHCP = &dhcp.Pool{MTU: 20} }, "gateways.ga.dhcp", "MTU 20"},
+		{func(t *Topology) { t.Gateways[0].DHCP = &dhcp.Pool{DNS: []netip.Addr{a("::1")}} }, "gateways.ga.dhcp", "no IPv4 address"},
+		{func(t *Topology) { t.Gateways[0].DHCP = reserve("02:00:00:00:00:01", "10.1.0.1") }, "gateways.ga.dhcp", "the server's own"},
+		{func(t *Topology) {
+			t.Gateways[0].DHCP = &dhcp.Pool{}
+			addrs(&t.Gateways[0].Inside, "10.1.0.0/31")
+			addrs(&t.Hosts[1].Port, "10.1.0.1/31")
+		}, "gateways.ga.dhcp", "/8 to /30"},
+
 		{func(t *Topology) { t.Gateways[0].Outside = port("provider", Link{}, "2001:db8::9/64") }, "gateways.ga.outside", "no IPv4 address to translate"},
 		{func(t *Topology) { t.Gateways[0].NAT.Mapping = 99 }, "gateways.ga.nat", "nat: "},
 		{func(t *Topology) { t.Gateways[0].MaxMappings = -1 }, "gateways.ga.max-mappings", "from 0"},

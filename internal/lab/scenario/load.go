@@ -52,29 +52,31 @@ const maxFile = 1 << 20
 //   - rate is in bit, kbit, mbit or gbit a second, loss and the like in percent
 //     or a share, time with its unit: 20ms, 1m30s.
 func Load(name string, data []byte, more ...func(Topology) error) (Topology, error) {
-	r := &reader{file: name, lines: map[string]int{}, presets: map[string]nat.Behaviour{}, noDHCP: map[string]bool{}}
-	root, err := r.parse(data)
-	if err != nil {
-		return Topology{}, err
-	}
-	t, err := r.topology(root)
-	if err != nil {
-		return Topology{}, err
-	}
-	err = r.complete(&t)
-	for _, check := range append([]func(Topology) error{Check}, more...) {
+	r := newReader(name)
+	t, err := r.load(data)
+	for _, check := range more {
 		if err == nil {
-			err = check(t)
+			err = r.place(check(t))
 		}
 	}
 	if err != nil {
-		var f *Fault
-		if errors.As(err, &f) {
-			return Topology{}, fmt.Errorf("%s:%d: %w", name, r.line(f.Path), err)
-		}
-		return Topology{}, fmt.Errorf("%s: %w", name, err)
+		return Topology{}, err
 	}
 	return t, nil
+}
+
+// Warnings are what may be a mistake in a file that Load takes, in the form of
+// its errors.
+func Warnings(name string, data []byte) (all []string) {
+	r := newReader(name)
+	t, err := r.load(data)
+	if err != nil {
+		return nil
+	}
+	for _, f := range doubts(t) {
+		all = append(all, r.place(f).Error())
+	}
+	return all
 }
 
 // reader is one Load.
@@ -83,6 +85,37 @@ type reader struct {
 	lines   map[string]int // of paths
 	presets map[string]nat.Behaviour
 	noDHCP  map[string]bool // ports, by path, that say dhcp: false
+}
+
+func newReader(name string) *reader {
+	return &reader{file: name, lines: map[string]int{}, presets: map[string]nat.Behaviour{}, noDHCP: map[string]bool{}}
+}
+
+func (r *reader) load(data []byte) (Topology, error) {
+	root, err := r.parse(data)
+	if err != nil {
+		return Topology{}, err
+	}
+	t, err := r.topology(root)
+	if err != nil {
+		return Topology{}, err
+	}
+	if err := r.complete(&t); err != nil {
+		return Topology{}, r.place(err)
+	}
+	return t, r.place(Check(t))
+}
+
+// place says in which line of the file a *Fault is.
+func (r *reader) place(err error) error {
+	var f *Fault
+	switch {
+	case errors.As(err, &f):
+		return fmt.Errorf("%s:%d: %w", r.file, r.line(f.Path), err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", r.file, err)
+	}
+	return nil
 }
 
 // line is where a path stands, or what it is part of.

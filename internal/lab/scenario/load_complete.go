@@ -55,6 +55,7 @@ func (r *reader) complete(t *Topology) error {
 type attachment struct {
 	*Port
 	path string
+	name string // in labs
 	// leads says that this is the way out of its network; serves that there is
 	// DHCP too.
 	leads, serves bool
@@ -64,15 +65,15 @@ type attachment struct {
 func (t *Topology) ports() (all []attachment) {
 	for i := range t.Hosts {
 		h := &t.Hosts[i]
-		all = append(all, attachment{Port: &h.Port, path: "hosts." + h.Name})
+		all = append(all, attachment{Port: &h.Port, path: "hosts." + h.Name, name: h.Name})
 	}
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
 		path := "gateways." + g.Name
-		all = append(all, attachment{Port: &g.Inside, path: path + ".inside", leads: true, serves: g.DHCP != nil})
-		all = append(all, attachment{Port: &g.Outside, path: path + ".outside"})
+		all = append(all, attachment{Port: &g.Inside, path: path + ".inside", name: g.Name + "/inside", leads: true, serves: g.DHCP != nil})
+		all = append(all, attachment{Port: &g.Outside, path: path + ".outside", name: g.Name + "/outside"})
 		if g.DMZ != nil {
-			all = append(all, attachment{Port: g.DMZ, path: path + ".dmz", leads: true})
+			all = append(all, attachment{Port: g.DMZ, path: path + ".dmz", name: g.Name + "/dmz", leads: true})
 		}
 	}
 	return all

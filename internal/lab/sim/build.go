@@ -15,7 +15,7 @@ func (n *Network) build(t scenario.Topology) error {
 	if err := scenario.Check(t); err != nil {
 		return err
 	}
-	n.topology = t
+	n.topology, n.short = t, scenario.Shortages(t)
 	n.segment(scenario.Internet)
 	for _, g := range t.Gateways { // the ways out say which prefixes a network has
 		n.addGateway(g)
