@@ -1,7 +1,6 @@
 package control
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -137,11 +136,6 @@ func (s *server) cutsBetween(a, b, protocol string) (found []cut) {
 
 // apply is the link with the changes.
 func (c *LinkChange) apply(l scenario.Link) (scenario.Link, error) {
-	for _, share := range []*float64{c.Loss, c.Reorder, c.Duplicate} {
-		if share != nil && (*share < 0 || *share > 1) {
-			return l, fmt.Errorf("a share of packets is between 0%% and 100%%")
-		}
-	}
 	set(&l.Delay, c.Delay)
 	set(&l.Jitter, c.Jitter)
 	set(&l.Loss, c.Loss)
@@ -149,7 +143,7 @@ func (c *LinkChange) apply(l scenario.Link) (scenario.Link, error) {
 	set(&l.Repeat, c.Duplicate)
 	set(&l.Rate, c.Rate)
 	set(&l.MTU, c.MTU)
-	return l, nil
+	return l, scenario.CheckLink(l)
 }
 
 func set[T any](to *T, from *T) {

@@ -190,8 +190,8 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"hosts: {a: {network: internet, dhcp: yes}}\n", `f.yaml:1: hosts.a.dhcp: "yes" is neither true nor false`},
 		{"hosts: {a: {network: internet, link: {delay: 20}}}\n", `f.yaml:1: hosts.a.link.delay: "20" is no time with a unit, like 20ms or 1m30s`},
 		{"hosts: {a: {network: internet, link: {loss: 101%}}}\n", `f.yaml:1: hosts.a.link.loss: "101%" is no share from 0% to 100%, like 1% or 0.01`},
-		{"hosts: {a: {network: internet, link: {rate: fast}}}\n", `f.yaml:1: hosts.a.link.rate: "fast" is no rate, like 500kbit, 100mbit or 1gbit`},
-		{"hosts: {a: {network: internet, link: {rate: 1/3}}}\n", `f.yaml:1: hosts.a.link.rate: "1/3" is no rate, like 500kbit, 100mbit or 1gbit`},
+		{"hosts: {a: {network: internet, link: {rate: fast}}}\n", `f.yaml:1: hosts.a.link.rate: "fast" is no rate, like 500kbit, 100mbit, 1gbit or unlimited`},
+		{"hosts: {a: {network: internet, link: {rate: 1/3}}}\n", `f.yaml:1: hosts.a.link.rate: "1/3" is no rate, like 500kbit, 100mbit, 1gbit or unlimited`},
 		{"hosts: {a: {network: internet, link: {mtu: 1e3}}}\n", `f.yaml:1: hosts.a.link.mtu: "1e3" is no number that fits here`},
 		{"hosts: {a: {network: internet, link: {delay: -1s}}}\n", "f.yaml:1: hosts.a.link: delay, jitter, rate and MTU are not negative"},
 		{"gateways:\n  g:\n    inside: a\n    outside: internet\n    nat: cone\n",
@@ -239,7 +239,7 @@ func presetNames() string {
 }
 
 func TestRates(t *testing.T) {
-	for s, want := range map[string]int64{"0": 0, "1500": 1500, "1bit": 1, "64kbit": 64000, "1.5Mbit": 1500000, "10GBIT": 1e10} {
+	for s, want := range map[string]int64{"0": 0, "1500": 1500, "1bit": 1, "64kbit": 64000, "1.5Mbit": 1500000, "10GBIT": 1e10, "unlimited": 0} {
 		if got, ok := bits(s); !ok || got != want {
 			t.Errorf("%s is %d, %t", s, got, ok)
 		}
