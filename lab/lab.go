@@ -159,7 +159,8 @@ func (l *Lab) BlockUDP(gateway string, on bool) error { return l.net.BlockUDP(ga
 func (l *Lab) NewLease(node string) error { return l.net.NewLease(node) }
 
 // Move takes a host to another network, with addresses there, or with one by
-// DHCP if none is given.
+// DHCP, for which it does not wait, if none is given. An address that somebody
+// has is refused.
 func (l *Lab) Move(host, network string, addrs ...netip.Prefix) error {
 	return l.net.Move(host, network, slices.Clone(addrs))
 }

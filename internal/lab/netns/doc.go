@@ -38,6 +38,7 @@ import (
 	"errors"
 	"net/netip"
 
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
@@ -50,10 +51,7 @@ const (
 )
 
 // Addresses of the routers on the internet, as the source of their ICMP errors.
-var (
-	routerIPv4 = netip.MustParseAddr("198.18.255.254")
-	routerIPv6 = netip.MustParseAddr("2001:db8:ffff:ffff::fe")
-)
+var routerIPv4, routerIPv6 = scenario.RouterIPv4, scenario.RouterIPv6
 
 // Options say how a topology is built. The zero value works.
 type Options struct {

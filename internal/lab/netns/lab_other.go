@@ -38,6 +38,8 @@ func (*Lab) StopCapture(network string) error               { return errNotLinux
 func (*Lab) RebootGateway(string) error                     { return errNotLinux }
 func (*Lab) NewLease(string) error                          { return errNotLinux }
 func (*Lab) Move(_, _ string, _ []netip.Prefix) error       { return errNotLinux }
+func (*Lab) CheckNewLease(string) error                     { return errNotLinux }
+func (*Lab) CheckMove(_, _ string, _ []netip.Prefix) error  { return errNotLinux }
 func (*Lab) Status() Snapshot                               { return Snapshot{} }
 func (*Lab) BlockUDP(string, bool) error                    { return errNotLinux }
 func (*Host) Name() string                                  { return "" }

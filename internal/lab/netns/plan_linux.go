@@ -121,11 +121,6 @@ func compile(t scenario.Topology, opt Options) (*plan, error) {
 		}
 	}
 	for _, s := range p.networks {
-		for _, a := range []netip.Addr{routerIPv4, routerIPv6} {
-			if q := s.byAddr[a]; q != nil {
-				return nil, fmt.Errorf("netns: %s: %v belongs to the routers of the internet", q.name(), a)
-			}
-		}
 		s.behind = p.below(s)
 	}
 	for _, n := range p.nodes {

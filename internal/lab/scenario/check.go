@@ -176,13 +176,10 @@ func (c *checker) put(p *Port, path string) error {
 func (n *checked) take(prefix netip.Prefix, dhcp bool, path string) error {
 	a := prefix.Addr()
 	at := path + ".address"
+	if err := CheckAddress(prefix); err != nil {
+		return fault(at, "%v", err)
+	}
 	switch {
-	case !prefix.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == broadcast:
-		return fault(at, "%v is not an address for a port", prefix)
-	case isNetwork(prefix):
-		return fault(at, "%v stands for the whole network", prefix)
-	case isBroadcast(prefix):
-		return fault(at, "%v is the broadcast address of its network", prefix)
 	case n.holder[a] != "":
 		return fault(at, "%v is taken by %s", a, n.holder[a])
 	case a.Is4() && dhcp:
@@ -205,6 +202,22 @@ func (n *checked) take(prefix netip.Prefix, dhcp bool, path string) error {
 	return nil
 }
 
+// CheckAddress refuses what no port can have as its address.
+func CheckAddress(prefix netip.Prefix) error {
+	a := prefix.Addr()
+	switch {
+	case !prefix.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == broadcast:
+		return fmt.Errorf("%v is not an address for a port", prefix)
+	case isNetwork(prefix):
+		return fmt.Errorf("%v stands for the whole network", prefix)
+	case isBroadcast(prefix):
+		return fmt.Errorf("%v is the broadcast address of its network", prefix)
+	case a == RouterIPv4 || a == RouterIPv6:
+		return fmt.Errorf("%v belongs to the routers of the internet", a)
+	}
+	return nil
+}
+
 // isNetwork says that an address stands for its whole network, isBroadcast that
 // it is everyone's there. In the smallest networks both are hosts' (RFC 3021,
 // RFC 6164).
@@ -215,6 +228,12 @@ func isNetwork(p netip.Prefix) bool {
 func isBroadcast(p netip.Prefix) bool {
 	return p.Addr().Is4() && p.Bits() < 31 && !p.Contains(p.Addr().Next())
 }
+
+// The routers on the internet have these addresses.
+var (
+	RouterIPv4 = netip.MustParseAddr("198.18.255.254")
+	RouterIPv6 = netip.MustParseAddr("2001:db8:ffff:ffff::fe")
+)
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
