@@ -29,7 +29,9 @@ func newLabSet() *cobra.Command {
 A link's properties hold in each direction, from now on; what is not named stays.
 The link of a gateway is the one on its outside unless the name says another.
 "--cut OTHER" lets nothing through any more between a host or gateway and another
-one, wherever that is, an address, or "all"; "--restore" takes it back.`,
+one, wherever that is, an address, or "all"; "--restore" takes it back.
+
+Several changes at once are all checked before the first is made.`,
 		Example: `  bodkin lab set ga --delay 40ms --jitter 5ms --loss 1%
   bodkin lab set a --rate 10mbit --mtu 1400
   bodkin lab set ga --reboot
@@ -78,7 +80,7 @@ one, wherever that is, an address, or "all"; "--restore" takes it back.`,
 	f.BoolVar(&change.Reboot, "reboot", false, "gateway: forget every mapping")
 	f.BoolVar(&change.NewLease, "new-lease", false, "get another address by DHCP")
 	f.StringVar(&move, "move", "", "host: move to `NETWORK`")
-	f.StringArrayVar(&addrs, "address", nil, "host: `ADDR/BITS` there, one a family; by DHCP if not given")
+	f.StringArrayVar(&addrs, "address", nil, "host: `ADDR/BITS` there (repeatable); by DHCP if not given")
 	flags.complete(cmd, func(i control.Info) []string {
 		return slices.Compact(slices.Sorted(slices.Values(append(nodesOf(i), i.Ports...))))
 	})

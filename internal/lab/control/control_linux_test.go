@@ -312,6 +312,40 @@ func TestHolderKeepsItsDescriptors(t *testing.T) {
 	}
 }
 
+// TestPartly: what the kernel refuses is told with what was done before.
+func TestPartly(t *testing.T) {
+	var did []string
+	do := func(what string, err error) step {
+		return step{what, func() error { did = append(did, what); return err }}
+	}
+	err := run([]step{do("the link of a", nil), do("cut from s", nil), do("the move", errors.New("netns: no more memory")), do("the reboot", nil)})
+	var e *Error
+	if !errors.As(err, &e) || e.Code != Failed || e.Message != "no more memory" || e.Hint != "done before that, and not taken back: the link of a, cut from s" {
+		t.Errorf("%+v", err)
+	}
+	if len(did) != 3 {
+		t.Errorf("did %q", did)
+	}
+	if err := run([]step{do("the move", errors.New("no"))}); !errors.As(err, &e) || e.Hint != "" {
+		t.Errorf("%+v", err)
+	}
+}
+
+// TestSetChecksTheLink: who speaks to the holder without flags is refused too.
+func TestSetChecksTheLink(t *testing.T) {
+	home(t)
+	c := up(t, "x")
+	defer down(t, c)
+	delay, mtu := time.Second, 575
+	var e *Error
+	if err := c.Set(Change{Node: "s", Link: &LinkChange{Delay: &delay, MTU: &mtu}}); !errors.As(err, &e) || e.Code != BadRequest || e.Message != "s: the MTU is from 576 to 65535" {
+		t.Errorf("%v", err)
+	}
+	if status, err := c.Status(0); err != nil || status.Hosts[0].Port.Link.Delay != 0 {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
+
 // TestSnapshot: a status is the same on both sides of the socket.
 func TestSnapshot(t *testing.T) {
 	home(t)
