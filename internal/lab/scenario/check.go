@@ -83,6 +83,12 @@ func (c *checker) names(t *Topology) error {
 		if !fit(name) {
 			return fault(path, "%q is unfit: %s", name, unfit)
 		}
+		if name == Everything {
+			return fault(path, "%q is unfit: it stands for all others where they are named", name)
+		}
+		if _, err := netip.ParseAddr(name); err == nil {
+			return fault(path, "%q is unfit: it is an address", name)
+		}
 		if other := seen[name]; other != "" {
 			return fault(path, "%s has this name too", other)
 		}

@@ -60,6 +60,9 @@ func TestCheckRefuses(t *testing.T) {
 		{func(t *Topology) { t.Hosts[1].Name = "a/b" }, "hosts.a/b", "unfit"},
 		{func(t *Topology) { t.Gateways[0].Name = "-g" }, "gateways.-g", "unfit"},
 		{func(t *Topology) { t.Hosts[1].Name = strings.Repeat("a", 64) }, "hosts.aaaa", "63"},
+		{func(t *Topology) { t.Hosts[1].Name = "all" }, "hosts.all", "stands for all others"},
+		{func(t *Topology) { t.Gateways[1].Name = "all" }, "gateways.all", "stands for all others"},
+		{func(t *Topology) { t.Hosts[1].Name = "10.1.0.2" }, "hosts.10.1.0.2", "is an address"},
 		{func(t *Topology) { t.Hosts[1].Name = "b" }, "hosts.b", "hosts.b has this name too"},
 		{func(t *Topology) { t.Gateways[1].Name = "a" }, "gateways.a", "hosts.a has this name too"},
 

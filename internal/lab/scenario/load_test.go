@@ -209,6 +209,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		// What Check finds is told with the line too.
 		{"hosts:\n  a: internet\n  b:\n    network: internet\n    link: {}\n    address: 198.51.100.1/24\n  c:\n    network: internet\n\n    address: 198.51.100.1/24\n",
 			"f.yaml:10: hosts.c.address: 198.51.100.1 is taken by hosts.b"},
+		{"hosts:\n  a: internet\n  all: internet\n", `f.yaml:3: hosts.all: "all" is unfit: it stands for all others where they are named`},
 		{"hosts:\n  a: internet\n  b: nowhere\n", `f.yaml:3: hosts.b: no gateway leads out of network "nowhere"`},
 		{"hosts:\n  a: {network: internet, address: 203.0.113.1/30}\n  b: internet\n  c: internet\n",
 			`f.yaml:4: hosts.c: no address, and none is free on network "internet", which is 203.0.113.0/30`},
