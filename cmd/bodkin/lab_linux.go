@@ -49,11 +49,7 @@ type labFlags struct{ name string }
 func (f *labFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.name, "name", "", "`NAME` of the lab ("+control.NameVariable+"); not needed if only one is up")
 	cmd.RegisterFlagCompletionFunc("name", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		var names []string
-		labs, _ := control.List()
-		for _, l := range labs {
-			names = append(names, l.Name)
-		}
+		names, _ := control.Names()
 		return names, cobra.ShellCompDirectiveNoFileComp
 	})
 }
@@ -133,9 +129,9 @@ and interface is gone when this returns.`,
 }
 
 func downAll() error {
-	labs, err := control.List()
-	for _, l := range labs {
-		c, e := control.Open(l.Name)
+	names, err := control.Names()
+	for _, name := range names {
+		c, e := control.Open(name)
 		if e == nil {
 			e = c.Down()
 			c.Close()

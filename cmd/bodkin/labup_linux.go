@@ -53,7 +53,7 @@ the same addresses inside, but not with the same name.`,
 
 // option is what names this lab where it is not the only one.
 func option(name string) string {
-	if labs, err := control.List(); err == nil && len(labs) == 1 {
+	if labs, err := control.Names(); err == nil && len(labs) == 1 {
 		return ""
 	}
 	return " --name " + name
@@ -214,8 +214,8 @@ func listOfLabs(labs []control.Info) string {
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tUP\tHOSTS\tGATEWAYS\tPID\tFILE")
 	for _, l := range labs {
-		if l.PID == 0 {
-			fmt.Fprintf(w, "%s\tdoes not answer\t\t\t\t\n", l.Name)
+		if l.Silent {
+			fmt.Fprintf(w, "%s\tdoes not answer\t\t\t%d\t\n", l.Name, l.PID)
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%v\t%d\t%d\t%d\t%s\n", l.Name, time.Since(l.Started).Round(time.Second), len(l.Hosts), len(l.Gateways), l.PID, l.File)

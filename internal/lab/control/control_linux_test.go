@@ -378,3 +378,30 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestStopped: of two labs one is stopped. The other one is listed at once, and
+// the end of the first is not waited for.
+func TestStopped(t *testing.T) {
+	dir := home(t)
+	c, other := up(t, "x"), up(t, "y")
+	info, err := c.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(info.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	all, err := List()
+	if err != nil || len(all) != 2 || all[0].Name != "x" || !all[0].Silent || all[0].PID != info.PID || all[1].Silent || len(all[1].Hosts) != 1 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := c.Down(); err == nil || !strings.HasSuffix(err.Error(), "was killed") {
+		t.Errorf("ended with %v", err)
+	}
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("took %v", took)
+	}
+	down(t, other)
+	empty(t, dir)
+}
