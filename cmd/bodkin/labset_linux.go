@@ -49,7 +49,7 @@ Several changes at once are all checked before the first is made.`,
 			if cmd.Flags().Changed("block-udp") {
 				change.BlockUDP = &blockUDP
 			}
-			if change.Move, err = moveTo(move, addrs); err != nil {
+			if change.Move, err = moveTo(cmd.Flags().Changed("move"), move, addrs); err != nil {
 				return err
 			}
 			changed := 0
@@ -87,8 +87,8 @@ Several changes at once are all checked before the first is made.`,
 	return cmd
 }
 
-func moveTo(network string, addrs []string) (*control.Move, error) {
-	if network == "" {
+func moveTo(moves bool, network string, addrs []string) (*control.Move, error) {
+	if !moves {
 		if len(addrs) > 0 {
 			return nil, usageError{errors.New("--address without --move"), "say to which network: --move NETWORK"}
 		}

@@ -48,16 +48,16 @@ func run(steps []step) error {
 
 // possible refuses what makes no sense for the node, or not at once.
 func (s *server) possible(c Change) error {
-	node, side, _ := strings.Cut(c.Node, "/")
+	node, _, isPort := strings.Cut(c.Node, "/")
 	isHost, isGateway := slices.Contains(s.info.Hosts, node), slices.Contains(s.info.Gateways, node)
 	_, known := protocols[strings.ToLower(c.Protocol)]
 	switch {
 	case !isHost && !isGateway:
 		_, err := s.node(node)
 		return err
-	case side != "" && !slices.Contains(s.info.Ports, c.Node):
+	case isPort && !slices.Contains(s.info.Ports, c.Node):
 		return s.unknown("port", c.Node, s.info.Ports)
-	case side != "" && (c.BlockUDP != nil || c.Cut != nil || c.Restore != nil || c.Reboot || c.NewLease || c.Move != nil):
+	case isPort && (c.BlockUDP != nil || c.Cut != nil || c.Restore != nil || c.Reboot || c.NewLease || c.Move != nil):
 		return failure(BadRequest, "", "%s is a port; only its link can be changed", c.Node)
 	case (c.Reboot || c.BlockUDP != nil) && !isGateway:
 		return failure(BadRequest, "gateways here: "+strings.Join(s.info.Gateways, ", "), "%s is a host; only gateways reboot and block", node)
@@ -79,13 +79,13 @@ func (s *server) possible(c Change) error {
 
 // steps are what a possible change comes to, or why it cannot be now.
 func (s *server) steps(c Change) (steps []step, err error) {
-	node, side, _ := strings.Cut(c.Node, "/")
+	node, _, isPort := strings.Cut(c.Node, "/")
 	add := func(what string, do func() error) { steps = append(steps, step{what, do}) }
 	refused := func(err error) error { return failure(BadRequest, "", "%s", asError(err).Message) }
 	world := apart.World{Snapshot: s.lab.Status()}
 	if c.Link != nil {
 		port := c.Node
-		if side == "" && slices.Contains(s.info.Gateways, node) {
+		if !isPort && slices.Contains(s.info.Gateways, node) {
 			port += "/" + netns.OutsideInterface // its access link
 		}
 		link, err := c.Link.apply(world.Port(port).Link)

@@ -47,6 +47,9 @@ func (s *server) joining(node string, c Change) (joining []cut, err error) {
 	wanted := map[int]bool{}
 	for _, other := range c.Restore {
 		found := s.cutsBetween(node, other, strings.ToLower(c.Protocol))
+		if len(found) == 0 && other == apart.Everything {
+			return nil, failure(BadRequest, "`bodkin lab status` shows what is cut", "%s is cut from nobody", node)
+		}
 		if len(found) == 0 {
 			return nil, failure(BadRequest, "`bodkin lab status` shows what is cut", "%s and %s are not cut", node, other)
 		}

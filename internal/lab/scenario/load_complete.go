@@ -103,7 +103,7 @@ func (a *addressing) add(p attachment) {
 	for _, prefix := range p.Addrs {
 		n.taken[prefix.Addr()] = true
 		a.used = append(a.used, prefix.Masked())
-		if !slices.Contains(n.prefixes, prefix.Masked()) {
+		if CheckAddress(prefix) == nil && !slices.Contains(n.prefixes, prefix.Masked()) {
 			n.prefixes = append(n.prefixes, prefix.Masked())
 		}
 	}
@@ -121,7 +121,7 @@ func (a *addressing) next(n *network) (netip.Prefix, error) {
 	for i, p := range n.prefixes {
 		for addr := p.Addr(); p.Contains(addr); addr = addr.Next() {
 			free := netip.PrefixFrom(addr, p.Bits())
-			if n.taken[addr] || isNetwork(free) || isBroadcast(free) {
+			if n.taken[addr] || CheckAddress(free) != nil {
 				continue
 			}
 			n.taken[addr] = true

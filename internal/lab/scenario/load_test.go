@@ -120,6 +120,10 @@ gateways: {g: {inside: home, outside: internet}}
 			"hosts.s": "203.0.113.1/24", "hosts.r": "203.0.113.2/24", "hosts.q": "192.0.2.1/32", "hosts.p": "2001:db8::1/64",
 			"gateways.g.inside": "10.1.0.1/24", "gateways.g.outside": "203.0.113.3/24",
 		}},
+		// The routers' address is theirs.
+		{"hosts: {s: {network: internet, address: 198.18.255.253/30}, r: {network: internet, address: 203.0.113.1/24}, q: internet}", map[string]string{
+			"hosts.s": "198.18.255.253/30", "hosts.r": "203.0.113.1/24", "hosts.q": "203.0.113.2/24",
+		}},
 		// Where the first prefix is full there may be another.
 		{`
 hosts: {s: {network: internet, address: 203.0.113.1/30}, r: internet, q: internet, p: {network: internet, address: 198.51.100.1/24}}
@@ -209,6 +213,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		// What Check finds is told with the line too.
 		{"hosts:\n  a: internet\n  b:\n    network: internet\n    link: {}\n    address: 198.51.100.1/24\n  c:\n    network: internet\n\n    address: 198.51.100.1/24\n",
 			"f.yaml:10: hosts.c.address: 198.51.100.1 is taken by hosts.b"},
+		{"hosts: {a: {network: internet, address: 224.0.0.1/4}, b: internet}", "f.yaml:1: hosts.a.address: 224.0.0.1/4 is not an address for a port"},
 		{"hosts:\n  a: internet\n  all: internet\n", `f.yaml:3: hosts.all: "all" is unfit: it stands for all others where they are named`},
 		{"hosts:\n  a: internet\n  b: nowhere\n", `f.yaml:3: hosts.b: no gateway leads out of network "nowhere"`},
 		{"hosts:\n  a: {network: internet, address: 203.0.113.1/30}\n  b: internet\n  c: internet\n",
