@@ -406,7 +406,7 @@ func TestWarnings(t *testing.T) {
 	f := &fake{TB: t}
 	l := lab.Start(f, topology)
 	defer f.cleanup()
-	if w := l.Warnings(); len(w) != 1 || !strings.HasSuffix(w[0], " has no address: gateway g lends 1, and 2 ports want one") || !slices.Equal(f.said, []string{"warning: " + w[0]}) {
+	if w := l.Warnings(); len(w) != 1 || !strings.HasSuffix(w[0], " has no address: gateway g has none left (addresses to lend: 1, wanted: 2)") || !slices.Equal(f.said, []string{"warning: " + w[0]}) {
 		t.Errorf("%q, and logged %q", w, f.said)
 	}
 }

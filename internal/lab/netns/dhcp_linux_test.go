@@ -155,7 +155,7 @@ func TestPoolTooSmall(t *testing.T) {
 	if !l.Host(lucky).Addr(true).IsValid() {
 		lucky, other = other, lucky
 	}
-	want := []string{other + " has no address: gateway g lends 1, and 2 ports want one"}
+	want := []string{other + " has no address: gateway g has none left (addresses to lend: 1, wanted: 2)"}
 	if l.Host(lucky).Addr(true) != netip.MustParseAddr("192.168.1.7") || !slices.Equal(l.Warnings(), want) {
 		t.Errorf("%s has %v; warnings %q, want %q", lucky, l.Host(lucky).Addrs(), l.Warnings(), want)
 	}

@@ -135,11 +135,11 @@ func (w *wire) warnings() (all []string) {
 		if !w.unsettled[p] {
 			continue
 		}
-		by, why := p.network.upstream.owner.name, "has not answered"
+		why := "gateway " + p.network.upstream.owner.name + " has not answered"
 		if s, short := w.short[p.Network]; short {
-			why = fmt.Sprintf("lends %d, and %d ports want one", s.Lends, s.Wanted)
+			why = fmt.Sprintf("gateway %s has none left (%v)", s.Gateway, s)
 		}
-		all = append(all, fmt.Sprintf("%s has no address: gateway %s %s", p.name(), by, why))
+		all = append(all, fmt.Sprintf("%s has no address: %s", p.name(), why))
 	}
 	return all
 }

@@ -119,6 +119,10 @@ type Shortage struct {
 	Lends, Wanted    int
 }
 
+func (s Shortage) String() string {
+	return fmt.Sprintf("addresses to lend: %d, wanted: %d", s.Lends, s.Wanted)
+}
+
 // Shortages are those of a topology that Check has accepted. Absent are hosts
 // that do not ask.
 func Shortages(t Topology, absent ...string) (all []Shortage) {
@@ -149,7 +153,7 @@ func Shortages(t Topology, absent ...string) (all []Shortage) {
 // doubts are what of a topology may be a mistake.
 func doubts(t Topology) (all []*Fault) {
 	for _, s := range Shortages(t) {
-		all = append(all, &Fault{"gateways." + s.Gateway + ".dhcp", fmt.Sprintf("of %d ports that want an address, %d get none", s.Wanted, s.Wanted-s.Lends)})
+		all = append(all, &Fault{"gateways." + s.Gateway + ".dhcp", s.String()})
 	}
 	return all
 }

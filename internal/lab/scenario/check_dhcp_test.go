@@ -39,7 +39,7 @@ gateways:
 	if got := Shortages(top, "a", "b"); got != nil {
 		t.Errorf("%+v", got)
 	}
-	want := []string{"f.yaml:7: gateways.g.dhcp: of 3 ports that want an address, 2 get none"}
+	want := []string{"f.yaml:7: gateways.g.dhcp: addresses to lend: 1, wanted: 3"}
 	if d := cmp.Diff(want, Warnings("f.yaml", []byte(fmt.Sprintf(file, "")))); d != "" {
 		t.Error(d)
 	}

@@ -103,29 +103,59 @@ func behaves(b nat.Behaviour, g *Gateway) error {
 
 func (c *checker) static(g *Gateway, path string) error {
 	outside := c.nets[g.Outside.Network]
-	inside := map[netip.Addr]bool{}
+	seen := map[netip.Addr]bool{}
 	for i, s := range g.Static {
 		path := fmt.Sprintf("%s.static[%d]", path, i)
-		switch {
-		case g.NAT.Mode != nat.Translate:
+		if g.NAT.Mode != nat.Translate {
 			return fault(path, "the gateway translates nothing")
-		case !s.Internal.Is4() || !s.External.Is4():
+		}
+		if !s.Internal.Is4() || !s.External.Is4() {
 			return fault(path, "two IPv4 addresses are wanted, internal and external")
-		case inside[s.Internal]:
+		}
+		inside, out := c.inside(g, s.Internal), c.inside(g, s.External)
+		switch {
+		case seen[s.Internal]:
 			return fault(path, "%v has an external address already", s.Internal)
-		case !slices.ContainsFunc(g.inner(), func(p *Port) bool { return c.nets[p.Network].prefix[0].Contains(s.Internal) }):
+		case inside == nil:
 			return fault(path, "%v is not inside", s.Internal)
-		case slices.ContainsFunc(g.inner(), func(p *Port) bool { return c.nets[p.Network].prefix[0].Contains(s.External) }):
+		case slices.ContainsFunc(inside.Addrs, func(a netip.Prefix) bool { return a.Addr() == s.Internal }):
+			return fault(path, "%v is the gateway's own", s.Internal)
+		case out != nil:
 			return fault(path, "%v is inside", s.External)
 		case outside.holder[s.External] != "":
 			return fault(path, "%v is taken by %s", s.External, outside.holder[s.External])
 		case outside.prefix[0].IsValid() && !outside.prefix[0].Contains(s.External):
 			return fault(path, "%v is not in %v, which network %q is", s.External, outside.prefix[0], outside.name)
 		}
-		inside[s.Internal] = true
+		for _, err := range []error{CheckAddress(in(s.Internal, c.nets[inside.Network].parts)), CheckAddress(in(s.External, outside.parts))} {
+			if err != nil {
+				return fault(path, "%v", err)
+			}
+		}
+		seen[s.Internal] = true
 		outside.holder[s.External] = path
 	}
 	return nil
+}
+
+// inside is the port of a gateway that an IPv4 address is behind; nil: none.
+func (c *checker) inside(g *Gateway, a netip.Addr) *Port {
+	for _, p := range g.inner() {
+		if c.nets[p.Network].prefix[0].Contains(a) {
+			return p
+		}
+	}
+	return nil
+}
+
+// in is an address with the length of the prefix that it is of.
+func in(a netip.Addr, prefixes []netip.Prefix) netip.Prefix {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return netip.PrefixFrom(a, p.Bits())
+		}
+	}
+	return netip.PrefixFrom(a, a.BitLen())
 }
 
 // serves checks what a gateway's own sockets are for.

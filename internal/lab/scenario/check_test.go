@@ -177,6 +177,15 @@ func TestCheckRefuses(t *testing.T) {
 		{func(t *Topology) { static(t, "10.1.0.2", "100.64.0.77", "10.1.0.2", "100.64.0.78") }, "gateways.ga.static[1]", "already"},
 		{func(t *Topology) { static(t, "10.1.0.2", "100.64.0.77", "10.1.0.3", "100.64.0.77") }, "gateways.ga.static[1]", "taken by gateways.ga.static[0]"},
 		{func(t *Topology) { t.Gateways[0].NAT.Mode = nat.Open; static(t, "10.1.0.2", "100.64.0.77") }, "gateways.ga.static[0]", "translates nothing"},
+		{func(t *Topology) { static(t, "10.1.0.1", "100.64.0.77") }, "gateways.ga.static[0]", "10.1.0.1 is the gateway's own"},
+		{func(t *Topology) { static(t, "10.1.0.255", "100.64.0.77") }, "gateways.ga.static[0]", "broadcast"},
+		{func(t *Topology) { static(t, "10.1.0.2", "100.64.0.0") }, "gateways.ga.static[0]", "whole network"},
+		{func(t *Topology) {
+			t.Gateways[2].Static = []nat.Static{{Internal: a("100.64.0.11"), External: a("127.0.0.1")}}
+		}, "gateways.cgn.static[0]", "not an address"},
+		{func(t *Topology) {
+			t.Gateways[2].Static = []nat.Static{{Internal: a("100.64.0.11"), External: a("198.51.100.255")}}
+		}, "gateways.cgn.static[0]", "broadcast"},
 		{func(t *Topology) { t.Gateways[0].Static = make([]nat.Static, 1) }, "gateways.ga.static[0]", "two IPv4 addresses"},
 		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{HTTP: 80, SOCKS: 80} }, "gateways.ga.proxy", "share port 80"},
 		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{HTTP: 3129, Transparent: true} }, "gateways.ga.proxy", "share port 3129"},
