@@ -103,7 +103,8 @@ func newLabDown() *cobra.Command {
 		Use:   "down",
 		Short: "End a lab and everything that runs in it",
 		Long: `End the lab: what runs in its hosts and gateways is killed, and every namespace
-and interface is gone when this returns.`,
+and interface is gone when this returns. If the process that holds it does not
+answer, it is killed.`,
 		Example: `  bodkin lab down
   bodkin lab down --name two-homes
   bodkin lab down --all`,
@@ -146,6 +147,7 @@ func newLabList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the labs that are up",
+		Long:    "List the labs of this user that are up, and those that do not answer.",
 		Example: "  bodkin lab list",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
