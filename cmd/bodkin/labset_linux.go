@@ -78,7 +78,7 @@ Several changes at once are all checked before the first is made.`,
 	f.StringVar(&change.Protocol, "protocol", "", "cut and restore only `tcp|udp|icmp|icmpv6`")
 	f.BoolVar(&blockUDP, "block-udp", false, "gateway: drop all UDP; --block-udp=false: no longer")
 	f.BoolVar(&change.Reboot, "reboot", false, "gateway: forget every mapping")
-	f.BoolVar(&change.NewLease, "new-lease", false, "get another address by DHCP")
+	f.BoolVar(&change.NewLease, "new-lease", false, "get another IPv4 address, by DHCP where there is that")
 	f.StringVar(&move, "move", "", "host: move to `NETWORK`")
 	f.StringArrayVar(&addrs, "address", nil, "host: `ADDR/BITS` there (repeatable); by DHCP if not given")
 	flags.complete(cmd, func(i control.Info) []string {
@@ -143,7 +143,7 @@ func addLinkFlags(f *pflag.FlagSet, c *control.LinkChange) {
 	f.Var(linkFlag[float64]{&c.Duplicate, scenario.ParseShare, func(v float64) scenario.Link { return scenario.Link{Repeat: v} }},
 		"duplicate", "`SHARE` of packets that arrive twice")
 	f.Var(linkFlag[int64]{&c.Rate, scenario.ParseRate, func(v int64) scenario.Link { return scenario.Link{Rate: v} }},
-		"rate", "`RATE` like 10mbit, 500kbit; unlimited")
+		"rate", "`RATE` like 10mbit or 500kbit, or unlimited")
 	f.Var(linkFlag[int]{&c.MTU, scenario.ParseSize, func(v int) scenario.Link { return scenario.Link{MTU: v} }},
 		"mtu", "largest IP packet, `BYTES`")
 }

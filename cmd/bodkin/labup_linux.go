@@ -28,8 +28,13 @@ func newLabUp() *cobra.Command {
 		Short: "Build the lab that a file describes, and keep it",
 		Long: `Build the lab that FILE describes, - for standard input, and keep it in a process
 of its own until "bodkin lab down". The name of the lab, that of the file unless
---name says another, is printed when it is ready. Two labs can be up beside each other, with
-the same addresses inside, but not with the same name.`,
+--name says another, is printed when it is ready. Two labs can be up beside each
+other, with the same addresses inside, but not with the same name.
+
+A small file; what it does not say is chosen:
+
+  hosts: {server: internet, a: home}
+  gateways: {router: {inside: home, outside: internet, nat: port-restricted}}`,
 		Example: `  bodkin lab up docs/labs/two-homes.yaml
   bodkin lab up two-homes.yaml --name other`,
 		Args: words("FILE"),

@@ -85,7 +85,11 @@ func (w *wire) mayHave(p *wirePort, n *network, a netip.Prefix) error {
 		return err
 	}
 	if n.name != scenario.Internet && !slices.Contains(n.onLink, a.Masked()) {
-		return fmt.Errorf("%v is not of network %q", a, n.name)
+		i := slices.IndexFunc(n.onLink, func(p netip.Prefix) bool { return p.Addr().Is4() == a.Addr().Is4() })
+		if i < 0 {
+			return fmt.Errorf("%v is of another family than network %q", a, n.name)
+		}
+		return fmt.Errorf("%v is not in %v, which network %q is", a, n.onLink[i], n.name)
 	}
 	for _, inner := range w.networks {
 		if up := inner.upstream; n.name == scenario.Internet && up != nil && up.owner.outer().Network == n.name {
