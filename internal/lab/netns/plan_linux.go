@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
@@ -25,6 +26,8 @@ type node struct {
 	firewall *nat.Behaviour    // of a host; nil: none
 	ports    []*port           // a host's only one; a gateway's by nat.Side, the DMZ's if it has one
 	routes   []route
+
+	udpBlocked atomic.Bool // by a gateway that is the kernel's
 }
 
 // outer is the port that leads to the internet.
@@ -95,6 +98,7 @@ func compile(t scenario.Topology, opt Options) (*plan, error) {
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
 		n := &node{name: g.Name, gateway: g, machine: !g.Kernel && !opt.Kernel}
+		n.udpBlocked.Store(g.NAT.BlockUDP)
 		p.nodes = append(p.nodes, n)
 		p.userWire = p.userWire || n.machine
 		p.attach(n, InsideInterface, g.Inside)

@@ -79,6 +79,7 @@ func (l *Lab) gatewayStatus(n *node) GatewayStatus {
 		s.DMZ = &dmz
 	}
 	if !n.machine {
+		s.UDPBlocked = n.udpBlocked.Load()
 		return s
 	}
 	w, g := l.wire, l.wire.gateway(n.name)
