@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
@@ -57,7 +56,7 @@ func (c *checker) pool(t *Topology, g *Gateway, path string) error {
 	}
 	// For the rest, the machine itself is asked whether it can be.
 	if _, err := dhcp.NewServer(lender(t, g)); err != nil {
-		return fault(path, "%s", strings.TrimPrefix(err.Error(), "dhcp: "))
+		return fault(path, "%s", words(err))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
@@ -51,7 +52,7 @@ func (c *checker) hosts(t *Topology) error {
 			return fault(path+".firewall", "a host's firewall does not translate: its mode is firewall or open")
 		}
 		if err := behaves(*h.Firewall, nil); err != nil {
-			return fault(path+".firewall", "%v", err)
+			return fault(path+".firewall", "%s", words(err))
 		}
 	}
 	return nil
@@ -72,25 +73,34 @@ func (c *checker) gateways(t *Topology) error {
 		if g.MaxMappings < 0 || g.MaxMappings > maxMappings {
 			return fault(path+".max-mappings", "from 0, which is the default, to %d", maxMappings)
 		}
-		if err := behaves(g.NAT, g); err != nil {
-			return fault(path+".nat", "%v", err)
-		}
 		for _, err := range []error{c.static(g, path), c.pool(t, g, path), serves(g, path)} {
 			if err != nil {
 				return err
 			}
 		}
+		if err := behaves(g.NAT, g); err != nil {
+			return fault(path+".nat", "%s", words(err))
+		}
 	}
 	return nil
+}
+
+// words are those of a machine's error without the name of its package.
+func words(err error) string {
+	_, what, _ := strings.Cut(err.Error(), ": ")
+	return what
 }
 
 // behaves asks the machine itself whether it can be.
 func behaves(b nat.Behaviour, g *Gateway) error {
 	cfg := nat.Config{Behaviour: b, Rand: rand.NewPCG(0, 0), MaxMappings: 1}
-	cfg.Own[nat.Outside] = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1})}
+	cfg.Own[nat.Outside] = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 0, 8})} // nobody's: for who waits for a lease
 	cfg.Inside = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, 0}), 8)}
 	if g != nil {
-		cfg.Inside = nil
+		cfg.Inside, cfg.Static = nil, g.Static
+		for _, a := range g.Outside.Addrs {
+			cfg.Own[nat.Outside] = append(cfg.Own[nat.Outside], a.Addr())
+		}
 		for _, p := range g.inner() {
 			for _, a := range p.Addrs {
 				cfg.Inside = append(cfg.Inside, a.Masked())
@@ -175,12 +185,17 @@ func serves(g *Gateway, path string) error {
 		}
 	}
 	if err := g.PortMap.Check(); err != nil {
-		return fault(path+".port-mapping", "%v", err)
+		return fault(path+".port-mapping", "%s", words(err))
 	}
+	maps := g.PortMap.NATPMP || g.PortMap.PCP || g.PortMap.UPnP
 	switch {
+	case maps && !g.Inside.holds(true):
+		return fault(path+".port-mapping", "no IPv4 address inside to serve it")
+	case p != (Proxy{}) && !g.Inside.holds(true):
+		return fault(path+".proxy", "no IPv4 address inside to serve it")
 	case p.Only && p.HTTP == 0 && p.SOCKS == 0 && !p.Transparent:
 		return fault(path+".proxy", "only a proxy gets out, and there is none")
-	case (g.PortMap.NATPMP || g.PortMap.PCP || g.PortMap.UPnP) && g.NAT.Mode != nat.Translate:
+	case maps && g.NAT.Mode != nat.Translate:
 		return fault(path+".port-mapping", "the gateway translates nothing")
 	}
 	return nil

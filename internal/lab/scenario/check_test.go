@@ -166,11 +166,25 @@ func TestCheckRefuses(t *testing.T) {
 		}, "gateways.ga.dhcp", "/8 to /30"},
 
 		{func(t *Topology) { t.Gateways[0].Outside = port("provider", Link{}, "2001:db8::9/64") }, "gateways.ga.outside", "no IPv4 address to translate"},
-		{func(t *Topology) { t.Gateways[0].NAT.Mapping = 99 }, "gateways.ga.nat", "nat: "},
+		{func(t *Topology) { t.Gateways[0].NAT.Mapping = 99 }, "gateways.ga.nat", "unknown policy"},
+		{func(t *Topology) { t.Gateways[0].NAT.Filtering = nat.PerConnection }, "gateways.ga.nat", "filtering cannot"},
+		{func(t *Topology) { t.Gateways[0].NAT.Ports.HoldDown = -1 }, "gateways.ga.nat", "no port rests"},
+		{func(t *Topology) { t.Gateways[0].NAT.Unsolicited.After = -1 }, "gateways.ga.nat", "no answer waits"},
+		{func(t *Topology) {
+			for i := range 250 {
+				t.Gateways[0].Static = append(t.Gateways[0].Static, nat.Static{Internal: netip.AddrFrom4([4]byte{10, 1, 0, byte(i + 2)}), External: netip.AddrFrom4([4]byte{203, 0, byte(i), 9})})
+			}
+			addrs(&t.Gateways[0].Outside, "203.0.113.11/16", "203.0.113.12/16", "203.0.113.13/16", "203.0.113.14/16", "203.0.113.15/16")
+			addrs(&t.Gateways[1].Outside, "203.0.113.16/16")
+			addrs(&t.Gateways[2].Inside, "203.0.113.17/16")
+		}, "gateways.ga.nat", "more than 254 external"},
+		{func(t *Topology) { t.Gateways[0].PortMap = portmap.Behaviour{UPnP: true}; six(t) }, "gateways.ga.port-mapping", "no IPv4 address inside"},
+		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{Transparent: true}; six(t) }, "gateways.ga.proxy", "no IPv4 address inside"},
+		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{HTTP: 3128}; six(t) }, "gateways.ga.proxy", "no IPv4 address inside"},
 		{func(t *Topology) { t.Gateways[0].MaxMappings = -1 }, "gateways.ga.max-mappings", "from 0"},
 		{func(t *Topology) { t.Gateways[0].MaxMappings = 1 << 30 }, "gateways.ga.max-mappings", "from 0"},
 		{func(t *Topology) { t.Hosts[1].Firewall = &nat.Behaviour{} }, "hosts.a.firewall", "does not translate"},
-		{func(t *Topology) { t.Hosts[1].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: 99} }, "hosts.a.firewall", "nat: "},
+		{func(t *Topology) { t.Hosts[1].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: 99} }, "hosts.a.firewall", "unknown policy"},
 		{func(t *Topology) { static(t, "10.2.0.2", "100.64.0.77") }, "gateways.ga.static[0]", "10.2.0.2 is not inside"},
 		{func(t *Topology) { static(t, "10.1.0.2", "100.64.0.12") }, "gateways.ga.static[0]", "taken by gateways.gb.outside"},
 		{func(t *Topology) { static(t, "10.1.0.2", "100.65.0.12") }, "gateways.ga.static[0]", "not in 100.64.0.0/24"},
@@ -207,6 +221,12 @@ func TestCheckRefuses(t *testing.T) {
 			t.Errorf("%v, want %s: ... %s ...", err, c.path, c.what)
 		}
 	}
+}
+
+// six makes home-a one of IPv6.
+func six(t *Topology) {
+	t.Gateways[0].Inside = port("home-a", Link{}, "2001:db8:a::1/64")
+	t.Hosts[1].Port = port("home-a", Link{}, "2001:db8:a::2/64")
 }
 
 func twins(t *Topology) {
