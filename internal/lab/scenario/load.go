@@ -41,10 +41,11 @@ const maxFile = 1 << 20
 // Internet. What is not said has these defaults:
 //
 //   - A port without an address gets it by DHCP where its network's gateway
-//     serves that. Elsewhere it gets the next free address of its network,
-//     gateways first: an IPv6 one where no IPv4 address is given. A network of
-//     which none is given is 10.N.0.0/24 with the lowest N that is free; the
-//     internet is 198.51.100.0/24, or another such one if that is taken.
+//     serves that and the port does not say dhcp: false. Else it gets the next
+//     free address of its network, gateways first: an IPv6 one where no IPv4
+//     address is given. A network of which none is given is 10.N.0.0/24 with the
+//     lowest N that is free; the internet is 198.51.100.0/24, or another such
+//     one if that is taken.
 //   - A gateway without nat is the zero Behaviour, full-cone. Fields beside
 //     preset replace those of the preset, and tcp-policy starts from what UDP
 //     has. A host's firewall is in mode firewall.

@@ -18,6 +18,11 @@ func (r *reader) complete(t *Topology) error {
 		for _, s := range g.Static {
 			a.nets[g.Outside.Network].taken[s.External] = true
 		}
+		if g.DHCP != nil {
+			for _, reserved := range g.DHCP.Manual {
+				a.nets[g.Inside.Network].taken[reserved] = true
+			}
+		}
 	}
 	for i, p := range ports {
 		if len(p.Addrs) > 0 || p.DHCP || p.Network == "" {
@@ -38,11 +43,10 @@ func (r *reader) complete(t *Topology) error {
 		return 0
 	})
 	for _, p := range ports {
-		n := a.nets[p.Network]
-		if len(p.Addrs) > 0 || p.DHCP || p.Network == "" || n.dhcp && !p.leads {
+		if len(p.Addrs) > 0 || p.DHCP || p.Network == "" {
 			continue
 		}
-		free, err := a.next(n)
+		free, err := a.next(a.nets[p.Network])
 		if err != nil {
 			return fault(p.path, "no address, and %v", err)
 		}

@@ -131,6 +131,13 @@ hosts: {s: {network: internet, address: 203.0.113.1/30}, r: internet, q: interne
 			"hosts.s": "203.0.113.1/30", "hosts.r": "203.0.113.2/30", "hosts.q": "198.51.100.2/24", "hosts.p": "198.51.100.1/24",
 		}},
 		{"hosts: {s: {network: internet, address: 192.0.2.1/32}, r: internet}", map[string]string{"hosts.s": "192.0.2.1/32", "hosts.r": "198.51.100.1/24"}},
+		// Beside a pool, and not what is reserved of it.
+		{`
+hosts: {a: home, b: {network: home, dhcp: false}}
+gateways: {g: {inside: home, outside: internet, dhcp: {manual: {02:00:00:00:00:01: 10.1.0.2}}}}
+`, map[string]string{
+			"hosts.a": "dhcp", "hosts.b": "10.1.0.3/24", "gateways.g.inside": "10.1.0.1/24", "gateways.g.outside": "198.51.100.1/24",
+		}},
 		// IPv6 alone.
 		{`
 hosts: {s: {network: internet, address: "2001:db8::2/64"}, r: internet, a: {network: home, address: "2001:db8:a::2/64"}, b: home}
