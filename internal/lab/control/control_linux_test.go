@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -403,5 +404,42 @@ func TestStopped(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 	down(t, other)
+	empty(t, dir)
+}
+
+// TestStoppedGuard: a guard that is stopped does not keep a lab from ending.
+func TestStoppedGuard(t *testing.T) {
+	dir := home(t)
+	c := up(t, "x")
+	info, err := c.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", info.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := 0
+	for _, file := range children {
+		text, _ := os.ReadFile(file)
+		for _, pid := range strings.Fields(string(text)) {
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(n, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			stopped++
+		}
+	}
+	if stopped != 1 {
+		t.Fatalf("%d guards", stopped)
+	}
+	start := time.Now()
+	down(t, c)
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("took %v", took)
+	}
 	empty(t, dir)
 }
