@@ -74,7 +74,7 @@ var layers = []layer{
 		"a lab that knew the product could not put it to the test"},
 	{"internal/lab/draw", "internal/lab/snapshot internal/lab/scenario internal/machine/nat", "", "context log net os sync syscall testing unsafe",
 		"pictures are made of data, whatever lab it is from"},
-	{"internal/lab/apart", "internal/lab/snapshot", "", "context log net os sync syscall testing time unsafe",
+	{"internal/lab/apart", "internal/lab/snapshot internal/lab/scenario", "", "context log net os sync syscall testing time unsafe",
 		"it works on data, whatever lab it is from"},
 	{"lab", "internal/lab internal/machine/nat internal/machine/dhcp internal/machine/portmap", "", "",
 		"the lab for everyone's programs and tests: names for what internal/lab does"},

@@ -81,6 +81,10 @@ func New(t Topology, opt Options) (*Lab, error) {
 	return l, nil
 }
 
+// Warnings say which hosts and gateways had no address by DHCP when New had
+// waited for them, and why: a pool may be too small on purpose.
+func (l *Lab) Warnings() []string { return l.net.Warnings() }
+
 // Close kills what runs in the lab and removes everything.
 func (l *Lab) Close() error { return l.net.Close() }
 
@@ -155,7 +159,8 @@ func (l *Lab) BlockUDP(gateway string, on bool) error { return l.net.BlockUDP(ga
 func (l *Lab) NewLease(node string) error { return l.net.NewLease(node) }
 
 // Move takes a host to another network, with addresses there, or with one by
-// DHCP if none is given.
+// DHCP, for which it does not wait, if none is given. An address that somebody
+// has is refused.
 func (l *Lab) Move(host, network string, addrs ...netip.Prefix) error {
 	return l.net.Move(host, network, slices.Clone(addrs))
 }

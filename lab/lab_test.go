@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -392,5 +393,20 @@ func TestMove(t *testing.T) {
 	}
 	if err := l.Move("a", "nowhere"); err == nil {
 		t.Error("moved to nowhere")
+	}
+}
+
+// TestWarnings: a pool that is too small is told to who asks, and in the log.
+func TestWarnings(t *testing.T) {
+	topology, err := lab.Parse("x.yaml", []byte("hosts: {a: home, b: home}\n"+
+		"gateways: {g: {inside: {network: home, address: 10.0.0.1/30}, outside: internet, dhcp: true}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{TB: t}
+	l := lab.Start(f, topology)
+	defer f.cleanup()
+	if w := l.Warnings(); len(w) != 1 || !strings.HasSuffix(w[0], " has no address: gateway g has none left (addresses to lend: 1, wanted: 2)") || !slices.Equal(f.said, []string{"warning: " + w[0]}) {
+		t.Errorf("%q, and logged %q", w, f.said)
 	}
 }

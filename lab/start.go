@@ -19,7 +19,7 @@ type TB interface {
 }
 
 // Start builds a topology for a test and closes it after. It skips the test
-// where no labs can be built, saying why. If the test fails, the lab is logged
+// where no labs can be built, saying why, and logs the warnings. If the test fails, the lab is logged
 // as it was at the end.
 func Start(t TB, topology Topology) *Lab { t.Helper(); return start(t, topology, Options{}) }
 
@@ -48,6 +48,9 @@ func start(t TB, topology Topology, opt Options) *Lab {
 		t.Skip(err)
 	case err != nil:
 		t.Fatal(err)
+	}
+	for _, w := range l.Warnings() {
+		t.Logf("warning: %s", w)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
@@ -150,14 +151,21 @@ func Load(file string) (Topology, error) {
 	if err != nil {
 		return Topology{}, err
 	}
-	return scenario.Load(file, text)
+	return Parse(file, text)
 }
 
 // Parse is Load with the text of a file; name stands for it in errors.
-func Parse(name string, text []byte) (Topology, error) { return scenario.Load(name, text) }
+func Parse(name string, text []byte) (Topology, error) {
+	return scenario.Load(name, text, netns.CheckKernel)
+}
 
 // Marshal writes a topology as YAML that Load reads.
 func Marshal(t Topology) ([]byte, error) { return scenario.Marshal(t) }
 
 // Check refuses topologies that cannot be built, and says why.
-func Check(t Topology) error { return scenario.Check(t) }
+func Check(t Topology) error {
+	if err := scenario.Check(t); err != nil {
+		return err
+	}
+	return netns.CheckKernel(t)
+}

@@ -49,11 +49,7 @@ type labFlags struct{ name string }
 func (f *labFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.name, "name", "", "`NAME` of the lab ("+control.NameVariable+"); not needed if only one is up")
 	cmd.RegisterFlagCompletionFunc("name", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		var names []string
-		labs, _ := control.List()
-		for _, l := range labs {
-			names = append(names, l.Name)
-		}
+		names, _ := control.Names()
 		return names, cobra.ShellCompDirectiveNoFileComp
 	})
 }
@@ -106,7 +102,8 @@ func newLabDown() *cobra.Command {
 		Use:   "down",
 		Short: "End a lab and everything that runs in it",
 		Long: `End the lab: what runs in its hosts and gateways is killed, and every namespace
-and interface is gone when this returns.`,
+and interface is gone when this returns. If the process that holds it does not
+answer, it is killed.`,
 		Example: `  bodkin lab down
   bodkin lab down --name two-homes
   bodkin lab down --all`,
@@ -132,9 +129,9 @@ and interface is gone when this returns.`,
 }
 
 func downAll() error {
-	labs, err := control.List()
-	for _, l := range labs {
-		c, e := control.Open(l.Name)
+	names, err := control.Names()
+	for _, name := range names {
+		c, e := control.Open(name)
 		if e == nil {
 			e = c.Down()
 			c.Close()
@@ -149,6 +146,7 @@ func newLabList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List the labs that are up",
+		Long:    "List the labs of this user that are up, and those that do not answer.",
 		Example: "  bodkin lab list",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +29,9 @@ func newLabSet() *cobra.Command {
 A link's properties hold in each direction, from now on; what is not named stays.
 The link of a gateway is the one on its outside unless the name says another.
 "--cut OTHER" lets nothing through any more between a host or gateway and another
-one, wherever that is, an address, or "all"; "--restore" takes it back.`,
+one, wherever that is, an address, or "all"; "--restore" takes it back.
+
+Several changes at once are all checked before the first is made.`,
 		Example: `  bodkin lab set ga --delay 40ms --jitter 5ms --loss 1%
   bodkin lab set a --rate 10mbit --mtu 1400
   bodkin lab set ga --reboot
@@ -48,7 +49,7 @@ one, wherever that is, an address, or "all"; "--restore" takes it back.`,
 			if cmd.Flags().Changed("block-udp") {
 				change.BlockUDP = &blockUDP
 			}
-			if change.Move, err = moveTo(move, addrs); err != nil {
+			if change.Move, err = moveTo(cmd.Flags().Changed("move"), move, addrs); err != nil {
 				return err
 			}
 			changed := 0
@@ -70,29 +71,24 @@ one, wherever that is, an address, or "all"; "--restore" takes it back.`,
 	}
 	flags.add(cmd)
 	f := cmd.Flags()
-	f.Var(duration{&link.Delay}, "delay", "one-way delay of the link, `TIME` like 20ms")
-	f.Var(duration{&link.Jitter}, "jitter", "up to `TIME` more delay, at random")
-	f.Var(share{&link.Loss}, "loss", "`SHARE` of packets that get lost, like 1%")
-	f.Var(share{&link.Reorder}, "reorder", "`SHARE` of packets that overtake those before")
-	f.Var(share{&link.Duplicate}, "duplicate", "`SHARE` of packets that arrive twice")
-	f.Var(rate{&link.Rate}, "rate", "`RATE` like 10mbit, 500kbit; unlimited")
-	f.Var(packetSize{&link.MTU}, "mtu", "largest IP packet, `BYTES`")
+	cmd.SetFlagErrorFunc(wrongFlag)
+	addLinkFlags(f, &link)
 	f.StringArrayVar(&change.Cut, "cut", nil, "let nothing through to `OTHER`: a host, a gateway, an address, or all (repeatable)")
 	f.StringArrayVar(&change.Restore, "restore", nil, "take back a cut from `OTHER`, or from all (repeatable)")
 	f.StringVar(&change.Protocol, "protocol", "", "cut and restore only `tcp|udp|icmp|icmpv6`")
 	f.BoolVar(&blockUDP, "block-udp", false, "gateway: drop all UDP; --block-udp=false: no longer")
 	f.BoolVar(&change.Reboot, "reboot", false, "gateway: forget every mapping")
-	f.BoolVar(&change.NewLease, "new-lease", false, "get another address by DHCP")
+	f.BoolVar(&change.NewLease, "new-lease", false, "get another IPv4 address, by DHCP where there is that")
 	f.StringVar(&move, "move", "", "host: move to `NETWORK`")
-	f.StringArrayVar(&addrs, "address", nil, "host: `ADDR/BITS` there, one a family; by DHCP if not given")
+	f.StringArrayVar(&addrs, "address", nil, "host: `ADDR/BITS` there (repeatable); by DHCP if not given")
 	flags.complete(cmd, func(i control.Info) []string {
 		return slices.Compact(slices.Sorted(slices.Values(append(nodesOf(i), i.Ports...))))
 	})
 	return cmd
 }
 
-func moveTo(network string, addrs []string) (*control.Move, error) {
-	if network == "" {
+func moveTo(moves bool, network string, addrs []string) (*control.Move, error) {
+	if !moves {
 		if len(addrs) > 0 {
 			return nil, usageError{errors.New("--address without --move"), "say to which network: --move NETWORK"}
 		}
@@ -109,59 +105,54 @@ func moveTo(network string, addrs []string) (*control.Move, error) {
 	return m, nil
 }
 
-// The types of flags that tell what was not given from zero.
-type (
-	duration   struct{ to **time.Duration }
-	share      struct{ to **float64 }
-	rate       struct{ to **int64 }
-	packetSize struct{ to **int }
-)
+// linkFlag is a flag that tells what was not given from zero, and refuses what
+// files refuse, in the same words.
+type linkFlag[T any] struct {
+	to    **T
+	parse func(string) (T, error)
+	link  func(T) scenario.Link
+}
 
-func (duration) Type() string   { return "time" }
-func (share) Type() string      { return "share" }
-func (rate) Type() string       { return "rate" }
-func (packetSize) Type() string { return "bytes" }
+// linkType is the type of every such flag.
+const linkType = "link"
 
-func (duration) String() string   { return "" }
-func (share) String() string      { return "" }
-func (rate) String() string       { return "" }
-func (packetSize) String() string { return "" }
+func (linkFlag[T]) Type() string   { return linkType }
+func (linkFlag[T]) String() string { return "" }
 
-func (d duration) Set(text string) error {
-	v, err := time.ParseDuration(text)
-	if err != nil || v < 0 || v > time.Hour {
-		return errors.New("a time of at most an hour, with its unit: 20ms, 1.5s")
+func (f linkFlag[T]) Set(text string) error {
+	v, err := f.parse(text)
+	if err == nil {
+		err = scenario.CheckLink(f.link(v))
 	}
-	*d.to = &v
+	if err != nil {
+		return err
+	}
+	*f.to = &v
 	return nil
 }
 
-func (s share) Set(text string) error {
-	v, ok := scenario.ParseShare(text)
-	if !ok {
-		return errors.New("a share of packets: 1% or 0.01")
-	}
-	*s.to = &v
-	return nil
+func addLinkFlags(f *pflag.FlagSet, c *control.LinkChange) {
+	f.Var(linkFlag[time.Duration]{&c.Delay, scenario.ParseTime, func(v time.Duration) scenario.Link { return scenario.Link{Delay: v} }},
+		"delay", "one-way delay of the link, `TIME` like 20ms")
+	f.Var(linkFlag[time.Duration]{&c.Jitter, scenario.ParseTime, func(v time.Duration) scenario.Link { return scenario.Link{Jitter: v} }},
+		"jitter", "up to `TIME` more delay, at random")
+	f.Var(linkFlag[float64]{&c.Loss, scenario.ParseShare, func(v float64) scenario.Link { return scenario.Link{Loss: v} }},
+		"loss", "`SHARE` of packets that get lost, like 1%")
+	f.Var(linkFlag[float64]{&c.Reorder, scenario.ParseShare, func(v float64) scenario.Link { return scenario.Link{Reorder: v} }},
+		"reorder", "`SHARE` of packets that overtake those before")
+	f.Var(linkFlag[float64]{&c.Duplicate, scenario.ParseShare, func(v float64) scenario.Link { return scenario.Link{Repeat: v} }},
+		"duplicate", "`SHARE` of packets that arrive twice")
+	f.Var(linkFlag[int64]{&c.Rate, scenario.ParseRate, func(v int64) scenario.Link { return scenario.Link{Rate: v} }},
+		"rate", "`RATE` like 10mbit or 500kbit, or unlimited")
+	f.Var(linkFlag[int]{&c.MTU, scenario.ParseSize, func(v int) scenario.Link { return scenario.Link{MTU: v} }},
+		"mtu", "largest IP packet, `BYTES`")
 }
 
-func (r rate) Set(text string) error {
-	v, ok := scenario.ParseRate(text)
-	if text == "unlimited" {
-		v, ok = 0, true
+// wrongFlag tells a mistake in a link's properties as a file's is told.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	var wrong *pflag.InvalidValueError
+	if errors.As(err, &wrong) && wrong.GetFlag().Value.Type() == linkType {
+		err = fmt.Errorf("--%s: %w", wrong.GetFlag().Name, wrong.Unwrap())
 	}
-	if !ok {
-		return errors.New("bits a second: 500kbit, 10mbit, 1gbit, or unlimited")
-	}
-	*r.to = &v
-	return nil
-}
-
-func (b packetSize) Set(text string) error {
-	v, err := strconv.Atoi(text)
-	if err != nil || v < 68 || v > 65535 {
-		return errors.New("bytes, 68 to 65535")
-	}
-	*b.to = &v
-	return nil
+	return usageError{err, fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -123,6 +124,10 @@ func screen() (width int, terminal bool) {
 // replaceFile never leaves half a file for who is looking at it.
 func replaceFile(name, text string) error {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
+	var where *fs.PathError
+	if errors.As(err, &where) {
+		where.Path = name
+	}
 	if err != nil {
 		return err
 	}

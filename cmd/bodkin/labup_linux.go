@@ -28,8 +28,13 @@ func newLabUp() *cobra.Command {
 		Short: "Build the lab that a file describes, and keep it",
 		Long: `Build the lab that FILE describes, - for standard input, and keep it in a process
 of its own until "bodkin lab down". The name of the lab, that of the file unless
---name says another, is printed when it is ready. Two labs can be up beside each other, with
-the same addresses inside, but not with the same name.`,
+--name says another, is printed when it is ready. Two labs can be up beside each
+other, with the same addresses inside, but not with the same name.
+
+A small file; what it does not say is chosen:
+
+  hosts: {server: internet, a: home}
+  gateways: {router: {inside: home, outside: internet, nat: port-restricted}}`,
 		Example: `  bodkin lab up docs/labs/two-homes.yaml
   bodkin lab up two-homes.yaml --name other`,
 		Args: words("FILE"),
@@ -53,7 +58,7 @@ the same addresses inside, but not with the same name.`,
 
 // option is what names this lab where it is not the only one.
 func option(name string) string {
-	if labs, err := control.List(); err == nil && len(labs) == 1 {
+	if labs, err := control.Names(); err == nil && len(labs) == 1 {
 		return ""
 	}
 	return " --name " + name
@@ -78,7 +83,14 @@ func startLab(ctx context.Context, file, name string, tied bool) (*control.Start
 	if name == "" {
 		name = nameOf(file)
 	}
-	return control.Start(ctx, control.Spec{Name: name, File: file, Text: text, Verbs: []string{"lab"}, Tied: tied})
+	lab, err := control.Start(ctx, control.Spec{Name: name, File: file, Text: text, Verbs: []string{"lab"}, Tied: tied})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range lab.Warnings {
+		say("warning: %s", w)
+	}
+	return lab, nil
 }
 
 // readLab reads a file that is no larger than a lab's may be.
@@ -215,8 +227,8 @@ func listOfLabs(labs []control.Info) string {
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tUP\tHOSTS\tGATEWAYS\tPID\tFILE")
 	for _, l := range labs {
-		if l.PID == 0 {
-			fmt.Fprintf(w, "%s\tdoes not answer\t\t\t\t\n", l.Name)
+		if l.Silent {
+			fmt.Fprintf(w, "%s\tdoes not answer\t\t\t%d\t\n", l.Name, l.PID)
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%v\t%d\t%d\t%d\t%s\n", l.Name, time.Since(l.Started).Round(time.Second), len(l.Hosts), len(l.Gateways), l.PID, l.File)

@@ -7,11 +7,12 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
 // Everything stands for all that a node could be cut from.
-const Everything = "all"
+const Everything = scenario.Everything
 
 // Pair is two addresses between which nothing may pass. An invalid one is any.
 type Pair struct{ A, B netip.Addr }

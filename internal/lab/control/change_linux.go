@@ -1,8 +1,6 @@
 package control
 
 import (
-	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -11,29 +9,55 @@ import (
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 )
 
-// cut is what keeps two ends apart, by their names.
-type cut struct {
-	a, b     string
-	protocol string
-	pairs    []apart.Pair
+// step is a part of a change: what it does, in words, and how.
+type step struct {
+	what string
+	do   func() error
 }
 
-var protocols = map[string]netns.Protocol{"": netns.AnyProtocol, "tcp": netns.TCP, "udp": netns.UDP, "icmp": netns.ICMP, "icmpv6": netns.ICMPv6}
-
 // change makes a node different. All that can be wrong in it is found before
-// anything is done.
+// anything is done; what the kernel may still refuse then is told with what was
+// done before.
 func (s *server) change(c Change) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	node, side, _ := strings.Cut(c.Node, "/")
+	if err := s.possible(c); err != nil {
+		return err
+	}
+	steps, err := s.steps(c)
+	if err != nil {
+		return err
+	}
+	return run(steps)
+}
+
+func run(steps []step) error {
+	var done []string
+	for _, step := range steps {
+		if err := step.do(); err != nil {
+			e := *asError(err)
+			if len(done) > 0 {
+				e.Hint = "done before that, and not taken back: " + strings.Join(done, ", ")
+			}
+			return &e
+		}
+		done = append(done, step.what)
+	}
+	return nil
+}
+
+// possible refuses what makes no sense for the node, or not at once.
+func (s *server) possible(c Change) error {
+	node, _, isPort := strings.Cut(c.Node, "/")
 	isHost, isGateway := slices.Contains(s.info.Hosts, node), slices.Contains(s.info.Gateways, node)
+	_, known := protocols[strings.ToLower(c.Protocol)]
 	switch {
 	case !isHost && !isGateway:
 		_, err := s.node(node)
 		return err
-	case side != "" && !slices.Contains(s.info.Ports, c.Node):
+	case isPort && !slices.Contains(s.info.Ports, c.Node):
 		return s.unknown("port", c.Node, s.info.Ports)
-	case side != "" && (c.BlockUDP != nil || c.Cut != nil || c.Restore != nil || c.Reboot || c.NewLease || c.Move != nil):
+	case isPort && (c.BlockUDP != nil || c.Cut != nil || c.Restore != nil || c.Reboot || c.NewLease || c.Move != nil):
 		return failure(BadRequest, "", "%s is a port; only its link can be changed", c.Node)
 	case (c.Reboot || c.BlockUDP != nil) && !isGateway:
 		return failure(BadRequest, "gateways here: "+strings.Join(s.info.Gateways, ", "), "%s is a host; only gateways reboot and block", node)
@@ -41,107 +65,72 @@ func (s *server) change(c Change) error {
 		return failure(BadRequest, "", "%s is a gateway; only hosts move", node)
 	case c.Move != nil && !slices.Contains(s.info.Networks, c.Move.Network):
 		return s.unknown("network", c.Move.Network, s.info.Networks)
-	}
-	world := apart.World{Snapshot: s.lab.Status()}
-	var port string
-	var link scenario.Link
-	if c.Link != nil {
-		port = c.Node
-		if isGateway && side == "" {
-			port += "/" + netns.OutsideInterface // its access link
-		}
-		var err error
-		if link, err = c.Link.apply(world.Port(port).Link); err != nil {
-			return failure(BadRequest, "", "%s: %v", port, err)
-		}
-	}
-	protocol, ok := protocols[strings.ToLower(c.Protocol)]
-	if !ok {
+	case c.Move != nil && c.NewLease:
+		return failure(BadRequest, "a move without an address asks for one", "%s cannot move and get another lease at once", node)
+	case c.Move != nil && c.Cut != nil:
+		return failure(BadRequest, "a cut goes by addresses: move first, then cut", "%s cannot move and be cut at once", node)
+	case !known:
 		return failure(BadRequest, "tcp, udp, icmp, icmpv6, or none for all", "unknown protocol %q", c.Protocol)
-	}
-	var cutting, joining []cut
-	for _, other := range c.Cut {
-		if _, err := netip.ParseAddr(other); err != nil && other != apart.Everything {
-			if _, err := s.node(other); err != nil {
-				return err
-			}
-		}
-		pairs, err := world.Pairs(node, other)
-		if err != nil {
-			return failure(BadRequest, "", "%v", err)
-		}
-		cutting = append(cutting, cut{node, other, c.Protocol, pairs})
-	}
-	for _, other := range c.Restore {
-		found := s.cutsBetween(node, other, c.Protocol)
-		if len(found) == 0 {
-			return failure(BadRequest, "`bodkin lab status` shows what is cut", "%s and %s are not cut", node, other)
-		}
-		joining = append(joining, found...)
-	}
-	return s.apply(c, node, port, link, cutting, joining, protocol)
-}
-
-func (s *server) apply(c Change, node, port string, link scenario.Link, cutting, joining []cut, p netns.Protocol) error {
-	if c.Link != nil {
-		if err := s.lab.SetLink(port, link); err != nil {
-			return err
-		}
-	}
-	for _, k := range joining {
-		for _, pair := range k.pairs {
-			if err := s.lab.Restore(pair.A, pair.B, protocols[strings.ToLower(k.protocol)]); err != nil {
-				return err
-			}
-		}
-		s.cuts = slices.DeleteFunc(s.cuts, func(x cut) bool { return x.a == k.a && x.b == k.b && x.protocol == k.protocol })
-	}
-	for _, k := range cutting {
-		for _, pair := range k.pairs {
-			if err := s.lab.Cut(pair.A, pair.B, p); err != nil {
-				return err
-			}
-		}
-		s.cuts = append(s.cuts, k)
-	}
-	if c.BlockUDP != nil {
-		if err := s.lab.BlockUDP(node, *c.BlockUDP); err != nil {
-			return err
-		}
-	}
-	if c.Move != nil {
-		if err := s.lab.Move(node, c.Move.Network, c.Move.Addrs); err != nil {
-			return err
-		}
-	}
-	if c.NewLease {
-		if err := s.lab.NewLease(node); err != nil {
-			return err
-		}
-	}
-	if c.Reboot {
-		return s.lab.RebootGateway(node)
+	case c.Protocol != "" && c.Cut == nil && c.Restore == nil:
+		return failure(BadRequest, "", "a protocol is of what is cut or restored")
 	}
 	return nil
 }
 
-func (s *server) cutsBetween(a, b, protocol string) (found []cut) {
-	for _, k := range s.cuts {
-		same := k.a == a && (k.b == b || b == apart.Everything) || k.b == a && (k.a == b || b == apart.Everything)
-		if same && (protocol == "" || strings.EqualFold(protocol, k.protocol)) {
-			found = append(found, k)
+// steps are what a possible change comes to, or why it cannot be now.
+func (s *server) steps(c Change) (steps []step, err error) {
+	node, _, isPort := strings.Cut(c.Node, "/")
+	add := func(what string, do func() error) { steps = append(steps, step{what, do}) }
+	refused := func(err error) error { return failure(BadRequest, "", "%s", asError(err).Message) }
+	world := apart.World{Snapshot: s.lab.Status()}
+	if c.Link != nil {
+		port := c.Node
+		if !isPort && slices.Contains(s.info.Gateways, node) {
+			port += "/" + netns.OutsideInterface // its access link
 		}
+		link, err := c.Link.apply(world.Port(port).Link)
+		if err != nil {
+			return nil, failure(BadRequest, "", "%s: %v", port, err)
+		}
+		add("the link of "+port, func() error { return s.lab.SetLink(port, link) })
 	}
-	return found
+	joining, err := s.joining(node, c)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range joining {
+		add("restored "+k.a+" and "+k.b, func() error { return s.join(k) })
+	}
+	for _, other := range c.Cut {
+		k, err := s.cutting(world, node, other, c.Protocol)
+		if err != nil {
+			return nil, err
+		}
+		add("cut from "+other, func() error { return s.sever(k) })
+	}
+	if c.BlockUDP != nil {
+		add("UDP", func() error { return s.lab.BlockUDP(node, *c.BlockUDP) })
+	}
+	if m := c.Move; m != nil {
+		if err := s.lab.CheckMove(node, m.Network, m.Addrs); err != nil {
+			return nil, refused(err)
+		}
+		add("the move", func() error { return s.lab.Move(node, m.Network, m.Addrs) })
+	}
+	if c.NewLease {
+		if err := s.lab.CheckNewLease(node); err != nil {
+			return nil, refused(err)
+		}
+		add("the new lease", func() error { return s.lab.NewLease(node) })
+	}
+	if c.Reboot {
+		add("the reboot", func() error { return s.lab.RebootGateway(node) })
+	}
+	return steps, nil
 }
 
 // apply is the link with the changes.
 func (c *LinkChange) apply(l scenario.Link) (scenario.Link, error) {
-	for _, share := range []*float64{c.Loss, c.Reorder, c.Duplicate} {
-		if share != nil && (*share < 0 || *share > 1) {
-			return l, fmt.Errorf("a share of packets is between 0%% and 100%%")
-		}
-	}
 	set(&l.Delay, c.Delay)
 	set(&l.Jitter, c.Jitter)
 	set(&l.Loss, c.Loss)
@@ -149,7 +138,7 @@ func (c *LinkChange) apply(l scenario.Link) (scenario.Link, error) {
 	set(&l.Repeat, c.Duplicate)
 	set(&l.Rate, c.Rate)
 	set(&l.MTU, c.MTU)
-	return l, nil
+	return l, scenario.CheckLink(l)
 }
 
 func set[T any](to *T, from *T) {

@@ -1,14 +1,15 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +19,9 @@ import (
 
 // Client asks the holder of a lab.
 type Client struct {
-	Name string
-	dir  *dir
+	Name     string
+	dir      *dir
+	patience time.Duration
 }
 
 // Open finds a lab by its name; an empty one is for the only lab that is up.
@@ -56,7 +58,7 @@ func (d *dir) open(name string) (*Client, error) {
 	}
 	switch {
 	case name == "" && len(names) == 1:
-		return &Client{names[0], d}, nil
+		return &Client{names[0], d, patience}, nil
 	case name == "" && len(names) == 0:
 		return nil, failure(NoLab, hint, "no lab is up")
 	case name == "":
@@ -65,7 +67,7 @@ func (d *dir) open(name string) (*Client, error) {
 	}
 	for _, n := range names {
 		if n == name {
-			return &Client{name, d}, nil
+			return &Client{name, d, patience}, nil
 		}
 	}
 	return nil, &Error{Code: NoLab, Message: fmt.Sprintf("no lab named %q is up", name), Hint: hint, Known: names}
@@ -86,7 +88,19 @@ func (d *dir) living() (alive, dead []string, err error) {
 
 func (c *Client) Close() error { return c.dir.Close() }
 
-// List is every lab of this user that answers.
+// Names are those of every lab of this user, whether it answers or not.
+func Names() ([]string, error) {
+	d, err := openDir()
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, _, err := d.living()
+	return names, err
+}
+
+// List is every lab of this user. All are asked at once; of one that does not
+// answer soon little is known.
 func List() ([]Info, error) {
 	d, err := openDir()
 	if err != nil {
@@ -94,15 +108,20 @@ func List() ([]Info, error) {
 	}
 	defer d.Close()
 	names, _, err := d.living()
-	var all []Info
-	for _, name := range names {
-		c := Client{name, d}
-		if info, err := c.Info(); err == nil {
-			all = append(all, info)
-		} else {
-			all = append(all, Info{Name: name}) // it does not answer
-		}
+	all := make([]Info, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() {
+			c := Client{name, d, soon}
+			info, err := c.Info()
+			if err != nil {
+				info = Info{Name: name, Silent: true}
+				info.PID, _ = d.holder(name)
+			}
+			all[i] = info
+		})
 	}
+	wg.Wait()
 	return all, err
 }
 
@@ -112,7 +131,7 @@ func (c *Client) ask(r request, wanted int) (conn *net.UnixConn, a answer, fds [
 	if err != nil {
 		return nil, a, nil, c.gone(err)
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(c.patience))
 	if err = writeLine(conn, r); err == nil {
 		fds, err = readLine(conn, maxAnswer, &a, wanted)
 	}
@@ -193,8 +212,12 @@ func (c *Client) Capture(ctx context.Context, network string, begin func() (io.W
 	return nil
 }
 
-// Down ends the lab and waits until its process has ended.
+// Down ends the lab and waits until its process has ended. One that does not
+// answer is killed: at once if it is stopped, and cannot.
 func (c *Client) Down() error {
+	if pid, err := c.dir.holder(c.Name); err == nil && stopped(pid) {
+		return c.kill(failure(Failed, "", "lab %s is stopped", c.Name))
+	}
 	info, err := c.Info()
 	if err != nil {
 		return c.kill(err)
@@ -228,12 +251,8 @@ func (c *Client) Down() error {
 
 // kill ends a holder that does not answer.
 func (c *Client) kill(why error) error {
-	text, err := os.ReadFile(c.dir.at(c.Name + ".lock"))
+	pid, err := c.dir.holder(c.Name)
 	if err != nil {
-		return why
-	}
-	pid, err := strconv.Atoi(firstLine(text))
-	if err != nil || pid <= 1 {
 		return why
 	}
 	process, err := unix.PidfdOpen(pid, 0)
@@ -249,6 +268,17 @@ func (c *Client) kill(why error) error {
 		return why
 	}
 	return failure(Failed, "", "lab %s did not answer; its process %d was killed", c.Name, pid)
+}
+
+// stopped says that a process was told to stop and not yet to go on.
+func stopped(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The name before the state may hold anything, also parentheses.
+	_, state, _ := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" "))
+	return len(state) > 0 && (state[0] == 'T' || state[0] == 't')
 }
 
 func ended(process int, limit time.Duration) bool {

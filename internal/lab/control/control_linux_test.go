@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -312,6 +313,40 @@ func TestHolderKeepsItsDescriptors(t *testing.T) {
 	}
 }
 
+// TestPartly: what the kernel refuses is told with what was done before.
+func TestPartly(t *testing.T) {
+	var did []string
+	do := func(what string, err error) step {
+		return step{what, func() error { did = append(did, what); return err }}
+	}
+	err := run([]step{do("the link of a", nil), do("cut from s", nil), do("the move", errors.New("netns: no more memory")), do("the reboot", nil)})
+	var e *Error
+	if !errors.As(err, &e) || e.Code != Failed || e.Message != "no more memory" || e.Hint != "done before that, and not taken back: the link of a, cut from s" {
+		t.Errorf("%+v", err)
+	}
+	if len(did) != 3 {
+		t.Errorf("did %q", did)
+	}
+	if err := run([]step{do("the move", errors.New("no"))}); !errors.As(err, &e) || e.Hint != "" {
+		t.Errorf("%+v", err)
+	}
+}
+
+// TestSetChecksTheLink: who speaks to the holder without flags is refused too.
+func TestSetChecksTheLink(t *testing.T) {
+	home(t)
+	c := up(t, "x")
+	defer down(t, c)
+	delay, mtu := time.Second, 575
+	var e *Error
+	if err := c.Set(Change{Node: "s", Link: &LinkChange{Delay: &delay, MTU: &mtu}}); !errors.As(err, &e) || e.Code != BadRequest || e.Message != "s: the MTU is from 576 to 65535" {
+		t.Errorf("%v", err)
+	}
+	if status, err := c.Status(0); err != nil || status.Hosts[0].Port.Link.Delay != 0 {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
+
 // TestSnapshot: a status is the same on both sides of the socket.
 func TestSnapshot(t *testing.T) {
 	home(t)
@@ -343,4 +378,68 @@ func TestNames(t *testing.T) {
 			t.Errorf("%q is a name", name)
 		}
 	}
+}
+
+// TestStopped: of two labs one is stopped. The other one is listed at once, and
+// the end of the first is not waited for.
+func TestStopped(t *testing.T) {
+	dir := home(t)
+	c, other := up(t, "x"), up(t, "y")
+	info, err := c.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(info.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	all, err := List()
+	if err != nil || len(all) != 2 || all[0].Name != "x" || !all[0].Silent || all[0].PID != info.PID || all[1].Silent || len(all[1].Hosts) != 1 {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if err := c.Down(); err == nil || !strings.HasSuffix(err.Error(), "was killed") {
+		t.Errorf("ended with %v", err)
+	}
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("took %v", took)
+	}
+	down(t, other)
+	empty(t, dir)
+}
+
+// TestStoppedGuard: a guard that is stopped does not keep a lab from ending.
+func TestStoppedGuard(t *testing.T) {
+	dir := home(t)
+	c := up(t, "x")
+	info, err := c.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", info.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := 0
+	for _, file := range children {
+		text, _ := os.ReadFile(file)
+		for _, pid := range strings.Fields(string(text)) {
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(n, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			stopped++
+		}
+	}
+	if stopped != 1 {
+		t.Fatalf("%d guards", stopped)
+	}
+	start := time.Now()
+	down(t, c)
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("took %v", took)
+	}
+	empty(t, dir)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -114,6 +115,19 @@ func (d *dir) lock(name string) (*os.File, error) {
 		}
 		f.Close()
 	}
+}
+
+// holder is the process that a lab's lock names. It is the lab's for as long as
+// the lock is held.
+func (d *dir) holder(name string) (pid int, err error) {
+	text, err := os.ReadFile(d.at(name + ".lock"))
+	if err == nil {
+		pid, err = strconv.Atoi(firstLine(text))
+	}
+	if err == nil && pid <= 1 {
+		err = fmt.Errorf("control: %s.lock names the process %d", name, pid)
+	}
+	return pid, err
 }
 
 // reserve takes the lock and clears what a lab of that name has left behind.

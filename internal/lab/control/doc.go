@@ -32,6 +32,7 @@ const (
 	maxAnswer  = 64 << 20
 	maxClients = 64
 	patience   = 10 * time.Second
+	soon       = time.Second // for who asks many
 )
 
 // Verb is the argument, after the program's own verbs, with which Start

@@ -17,16 +17,16 @@ import (
 // watched; its main calls Guard then.
 const GuardVerb = "guard"
 
-// guard is a process that waits for the end of a holder. If that came without
-// a word, by SIGKILL or a panic, it ends what runs in the lab, whose namespaces
-// it keeps until then, and removes the files.
+// guard is a process that waits for the end of a holder. If that comes without
+// its dismissal, by SIGKILL or a panic, it ends what runs in the lab, whose
+// namespaces it keeps until then, and removes the files.
 type guard struct {
 	cmd  *exec.Cmd
-	word *os.File
+	life *os.File // the guard sees it closed
 }
 
 const (
-	wordFD = 3 + iota
+	lifeFD = 3 + iota
 	guardDirFD
 	firstSpaceFD
 )
@@ -63,11 +63,11 @@ func startGuard(d *dir, name string, lab *netns.Lab, nodes, verbs []string) (*gu
 	return &guard{cmd, w}, nil
 }
 
-// dismiss ends the guard; there is nothing left to end.
+// dismiss ends the guard, even one that is stopped; there is nothing left to end.
 func (g *guard) dismiss() {
-	g.word.Write([]byte{1})
-	g.word.Close()
+	g.cmd.Process.Kill()
 	g.cmd.Wait()
+	g.life.Close()
 }
 
 // Guard is the main function of a guard, with the name of the lab and the
@@ -77,16 +77,13 @@ func Guard(name, spaces string) error {
 	if err != nil || n < 0 {
 		return errAlone
 	}
-	for fd := wordFD; fd < firstSpaceFD+n; fd++ {
+	for fd := lifeFD; fd < firstSpaceFD+n; fd++ {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 			return errAlone
 		}
 	}
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP) // the holder's end is its end
-	word := os.NewFile(wordFD, "holder")
-	if n, _ := word.Read(make([]byte, 1)); n > 0 {
-		return nil
-	}
+	os.NewFile(lifeFD, "holder").Read(make([]byte, 1))
 	var files []*os.File
 	for fd := firstSpaceFD; fd < firstSpaceFD+n; fd++ {
 		files = append(files, os.NewFile(uintptr(fd), "namespace"))

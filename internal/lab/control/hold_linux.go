@@ -38,7 +38,7 @@ func Hold(ctx context.Context) error {
 	}
 	defer h.dir.Close()
 	defer h.starts.Close()
-	topology, err := scenario.Load(h.spec.File, h.spec.Text)
+	topology, err := scenario.Load(h.spec.File, h.spec.Text, netns.CheckKernel)
 	if err != nil {
 		h.remove()
 		return writeLine(h.starts, started{Error: &Error{Code: BadTopology, Message: err.Error()}})
@@ -111,7 +111,8 @@ func (h *holder) serve(ctx context.Context, listener *net.UnixListener, lab *net
 	}
 	defer g.dismiss()
 	s := newServer(listener, lab, info)
-	err = writeLine(h.starts, started{Info: &info})
+	warnings := append(scenario.Warnings(h.spec.File, h.spec.Text), lab.Warnings()...)
+	err = writeLine(h.starts, started{Info: &info, Warnings: warnings})
 	left := h.left
 	if !h.spec.Tied {
 		left = nil

@@ -42,6 +42,8 @@ type Info struct {
 	Gateways []string  `json:"gateways"`
 	Networks []string  `json:"networks"`
 	Ports    []string  `json:"ports"` // that have a link
+	// Silent labs did not answer List: of them only name and process are known.
+	Silent bool `json:"silent,omitempty"`
 }
 
 // Change is what is to be different at a host or gateway from now on. What is
@@ -87,6 +89,7 @@ type start struct {
 }
 
 type started struct {
-	Error *Error `json:"error,omitempty"`
-	Info  *Info  `json:"info,omitempty"`
+	Error    *Error   `json:"error,omitempty"`
+	Info     *Info    `json:"info,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }

@@ -27,8 +27,9 @@ type Spec struct {
 // Started is a lab that this process has started.
 type Started struct {
 	Info
-	conn *net.UnixConn
-	cmd  *exec.Cmd
+	Warnings []string // what may not be as it was meant, each a line
+	conn     *net.UnixConn
+	cmd      *exec.Cmd
 }
 
 // The descriptors of the holder beside the standard ones.
@@ -102,14 +103,14 @@ func startHolder(ctx context.Context, d *dir, lock *os.File, spec Spec) (*Starte
 	var a started
 	err = writeLine(conn, start(spec))
 	if err == nil {
-		_, err = readLine(conn, maxRequest, &a, 0)
+		_, err = readLine(conn, maxAnswer, &a, 0)
 	}
 	if stop(); err == nil && a.Error == nil && ctx.Err() == nil {
 		if !spec.Tied {
 			conn.Close()
 			conn = nil
 		}
-		return &Started{*a.Info, conn, cmd}, nil
+		return &Started{*a.Info, a.Warnings, conn, cmd}, nil
 	}
 	conn.Close()
 	cmd.Wait() // it sees the end of the connection

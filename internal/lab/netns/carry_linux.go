@@ -41,8 +41,9 @@ func (w *wire) carry(p *wirePort, now int64, v *view) {
 	if p.count == nil || p.flow != flow {
 		p.flow, p.count = flow, n.flow(flow)
 	}
+	count := p.count // the port's next packet may be on its way before this one has arrived
 	packets, size := v.onWire()
-	p.count.Add(packets, size)
+	count.Add(packets, size)
 	p.sent.Add(packets, size)
 	hw := etherDst(v.buf)
 	var to *wirePort
@@ -58,45 +59,46 @@ func (w *wire) carry(p *wirePort, now int64, v *view) {
 	}
 	switch {
 	case w.isCut(flow):
-		p.drop(p.count, packets, size)
+		p.drop(count, packets, size)
 	case group:
-		w.flood(p, now, v)
+		w.flood(p, count, now, v)
 	case to == nil || to == p:
-		p.drop(p.count, packets, size)
+		p.drop(count, packets, size)
 	case n.hops > 0 && !v.dst.IsLinkLocalUnicast() && !v.hop(n.hops):
-		p.drop(p.count, packets, size)
+		p.drop(count, packets, size)
 		w.expire(p, now, v)
 	default:
-		w.send(p, to, now, v)
+		w.send(transit{from: p, to: to, count: count}, now, v)
 	}
 }
 
 // flood sends a packet to everyone else.
-func (w *wire) flood(p *wirePort, now int64, v *view) {
+func (w *wire) flood(p *wirePort, count *Count, now int64, v *view) {
 	for _, q := range p.network.ports {
 		switch {
 		case q == p:
 		case q.gateway == nil:
-			w.send(p, q, now, v)
+			w.send(transit{from: p, to: q, count: count}, now, v)
 		default: // who edits what it gets
 			c := w.take(v.buf)
 			if copied, ok := parse(c.buf); ok {
-				w.send(p, q, now, &copied)
+				w.send(transit{from: p, to: q, count: count}, now, &copied)
 			}
 			w.recycle(c)
 		}
 	}
 }
 
-// send passes the up lane of from and leaves the down lane of to for later.
-func (w *wire) send(from, to *wirePort, now int64, v *view) {
-	q := transit{from: from, to: to, count: from.count}
-	if largest := v.largest(); from.up.ideal(largest) && to.down.ideal(largest) {
+// send passes the up lane of who sends and leaves the down lane of who receives
+// for later.
+func (w *wire) send(q transit, now int64, v *view) {
+	up, down := &q.from.up, &q.to.down
+	if largest := v.largest(); up.ideal(largest) && down.ideal(largest) {
 		q.n, q.size = v.onWire()
 		w.arrive(&q, now, v.buf)
 		return
 	}
-	if v.gsoSize == 0 || from.up.plain() && to.down.plain() {
+	if v.gsoSize == 0 || up.plain() && down.plain() {
 		q.n, q.size = v.onWire()
 		q.large = v.largest()
 		w.admit(now, v.buf, q)

@@ -112,7 +112,13 @@ func (l *Lab) RebootGateway(name string) error {
 func (l *Lab) BlockUDP(name string, on bool) error {
 	return l.onGateway(name,
 		func(_ *wire, g *gateway) error { g.blockUDP = on; return nil },
-		func() error { return blockUDP(on) })
+		func() error {
+			err := blockUDP(on)
+			if err == nil {
+				l.hosts[name].node.udpBlocked.Store(on)
+			}
+			return err
+		})
 }
 
 // onGateway changes a gateway of ours on the wire, or one of the kernel's in

@@ -47,12 +47,102 @@ func testMove(t *testing.T, opt Options) {
 	try("lan-b", "192.168.2.78/24", gbOut)
 	try(scenario.Internet, "203.0.113.50/24", "203.0.113.50/24")
 	try("lan-a", aIn, gaOut)
-	for _, bad := range []struct{ host, network, addr string }{
-		{"ga", "lan-b", "192.168.2.77/24"}, {"nobody", "lan-b", "192.168.2.77/24"},
-		{"a", "nowhere", "192.168.2.77/24"}, {"a", "lan-b", "192.168.1.77/24"},
+	for _, bad := range []struct{ host, network, addrs, want string }{
+		{"ga", "lan-b", "192.168.2.77/24", "no such host"},
+		{"nobody", "lan-b", "192.168.2.77/24", "no such host"},
+		{"a", "nowhere", "192.168.2.77/24", `no network "nowhere"`},
+		{"a", "lan-b", "192.168.1.77/24", `not in 192.168.2.0/24, which network "lan-b" is`},
+		{"a", "lan-b", "192.168.2.77/16", `not in 192.168.2.0/24`},
+		{"a", "lan-b", "2001:db8::7/64", `another family than network "lan-b"`},
+		{"a", "lan-b", "192.168.2.0/24", "the whole network"},
+		{"a", "lan-b", "192.168.2.255/24", "broadcast"},
+		{"a", scenario.Internet, "::ffff:1.2.3.4/120", "not an address"},
+		{"a", scenario.Internet, "198.18.255.254/24", "the routers of the internet"},
+		{"a", "lan-b", "192.168.2.77/24 192.168.2.77/24", "there twice"},
+		{"a", "lan-b", bIn, "192.168.2.2 is taken by b"},
+		{"a", "lan-b", gbIn, "192.168.2.1 is taken by gb/inside"},
+		{"a", scenario.Internet, gaOut, "203.0.113.1 is taken by ga/outside"},
+		{"a", scenario.Internet, "192.168.2.77/28", `overlaps 192.168.2.0/24, which is network "lan-b" behind gb`},
+		{"a", "lan-b", "", "nobody on network"},
 	} {
-		if err := l.Move(bad.host, bad.network, []netip.Prefix{netip.MustParsePrefix(bad.addr)}); err == nil {
-			t.Errorf("moved: %v", bad)
+		var addrs []netip.Prefix
+		for _, a := range strings.Fields(bad.addrs) {
+			addrs = append(addrs, netip.MustParsePrefix(a))
+		}
+		for _, move := range []func(string, string, []netip.Prefix) error{l.CheckMove, l.Move} {
+			if err := move(bad.host, bad.network, addrs); err == nil || !strings.Contains(err.Error(), bad.want) {
+				t.Errorf("%v: %v", bad, err)
+			}
+		}
+	}
+	if h := l.Status().Hosts[0]; h.Port.Network != "lan-a" || h.Port.Addrs[0].String() != aIn {
+		t.Errorf("refused, but a is %+v", h.Port)
+	}
+	if err := l.CheckMove("a", "lan-a", []netip.Prefix{netip.MustParsePrefix(aIn)}); err != nil {
+		t.Errorf("its own address: %v", err)
+	}
+}
+
+// TestMoveBesideTwin: who had the address in the other network keeps it when a
+// host comes that had the same one in its own.
+func TestMoveBesideTwin(t *testing.T) {
+	t.Parallel()
+	top := twoNATs(linux, linux, scenario.Link{})
+	top.Hosts[1].Port, top.Gateways[1].Inside = on("lan-b", scenario.Link{}, aIn), on("lan-b", scenario.Link{}, gaIn)
+	l := newLab(t, top, Options{})
+	if err := l.Move("a", "lan-b", []netip.Prefix{netip.MustParsePrefix("192.168.1.77/24")}); err != nil {
+		t.Fatal(err)
+	}
+	g, b := udp(t, l.Host("gb"), 4000), udp(t, l.Host("b"), 4000)
+	g.send(netip.AddrPortFrom(ip(aIn), 4000), "from the gateway, which asks nobody by ARP")
+	b.mustReceive("from the gateway, which asks nobody by ARP")
+}
+
+// TestLentAddress: a host's lease is its own also while it is elsewhere.
+func TestLentAddress(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, leased(scenario.Link{}), Options{})
+	addrs := l.Host("a").Addrs()
+	if err := l.Move("a", scenario.Internet, []netip.Prefix{netip.MustParsePrefix(xAddr)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Move("c", "home", addrs); err == nil || !strings.HasSuffix(err.Error(), addrs[0].Addr().String()+" is lent to a") {
+		t.Errorf("%v", err)
+	}
+	if err := l.Move("a", "home", addrs); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNextAddress: a gateway gets another address as long as there is one; in
+// the smallest networks too.
+func TestNextAddress(t *testing.T) {
+	t.Parallel()
+	none := scenario.Link{}
+	for _, tt := range []struct{ has, taken, want string }{
+		{"203.0.113.1/30", "203.0.113.9/30", "203.0.113.2"},
+		{"203.0.113.2/30", "203.0.113.9/30", "203.0.113.1"},
+		{"203.0.113.1/30", "203.0.113.2/30", ""},
+		{"203.0.113.0/31", "203.0.113.9/30", "203.0.113.1"},
+		{"203.0.113.1/31", "203.0.113.9/30", "203.0.113.0"},
+		{"203.0.113.0/31", "203.0.113.1/31", ""},
+		{"203.0.113.1/32", "203.0.113.9/30", ""},
+		{"2001:db8::1/64", "203.0.113.9/30", ""},
+	} {
+		l := newLab(t, scenario.Topology{
+			Hosts: []scenario.Host{{Name: "s", Port: on(scenario.Internet, none, tt.taken)}},
+			Gateways: []scenario.Gateway{{Name: "g", NAT: nat.Behaviour{Mode: nat.Firewall}, Inside: on("lan", none, gaIn),
+				Outside: on(scenario.Internet, none, tt.has)}},
+		}, Options{})
+		check, err := l.CheckNewLease("g"), l.NewLease("g")
+		if (check == nil) != (tt.want != "") || (err == nil) != (check == nil) {
+			t.Errorf("%+v: %v, %v", tt, check, err)
+		}
+		if err == nil {
+			await(t, tt.want, func() bool { return l.Host("g").Addr(true).String() == tt.want })
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -150,7 +150,7 @@ func TestImpossible(t *testing.T) {
 		want string
 	}{
 		{"checked", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on("lan", none, aIn)}}}, Options{}, "netns: hosts.a: no gateway leads out"},
-		{"the internet's own", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on(scenario.Internet, none, "198.18.255.254/15")}}}, Options{}, "netns: a: 198.18.255.254 belongs"},
+		{"the internet's own", scenario.Topology{Hosts: []scenario.Host{{Name: "a", Port: on(scenario.Internet, none, "198.18.255.254/15")}}}, Options{}, "netns: hosts.a.address: 198.18.255.254 belongs"},
 		{"bad loss", twoHosts(scenario.Link{Loss: 2}), Options{}, "from 0 to 1"},
 		{"nothing to leave", twoHosts(none), Options{Unconfigured: []string{"a"}}, `no host "a" with DHCP`},
 		{"nobody to leave", twoHosts(none), Options{Unconfigured: []string{"x"}}, `no host "x" with DHCP`},

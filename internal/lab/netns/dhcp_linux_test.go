@@ -139,3 +139,55 @@ func TestMoveLeased(t *testing.T) {
 		return ok && from.Addr() == ip(gaOut)
 	})
 }
+
+// TestPoolTooSmall: a lab whose file has fewer addresses than ports comes up
+// as quickly as others, and says who has none.
+func TestPoolTooSmall(t *testing.T) {
+	t.Parallel()
+	top := leased(scenario.Link{})
+	top.Gateways[0].DHCP = &dhcp.Pool{First: netip.MustParseAddr("192.168.1.7"), Last: netip.MustParseAddr("192.168.1.7")}
+	start := time.Now()
+	l := newLab(t, top, Options{})
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("up in %v", took)
+	}
+	lucky, other := "a", "c"
+	if !l.Host(lucky).Addr(true).IsValid() {
+		lucky, other = other, lucky
+	}
+	want := []string{other + " has no address: gateway g has none left (addresses to lend: 1, wanted: 2)"}
+	if l.Host(lucky).Addr(true) != netip.MustParseAddr("192.168.1.7") || !slices.Equal(l.Warnings(), want) {
+		t.Errorf("%s has %v; warnings %q, want %q", lucky, l.Host(lucky).Addrs(), l.Warnings(), want)
+	}
+	// A program that asks for itself is not waited for.
+	if l := newLab(t, top, Options{Unconfigured: []string{"a"}}); len(l.Warnings()) > 0 || !l.Host("c").Addr(true).IsValid() {
+		t.Errorf("%q", l.Warnings())
+	}
+}
+
+// TestNobodyLends: who gets no answer is waited for, but not for ever.
+func TestNobodyLends(t *testing.T) {
+	t.Parallel()
+	top := leased(scenario.Link{})
+	top.Hosts[0].Port.Link.Loss = 1
+	l := newLab(t, top, Options{})
+	if want := []string{"a has no address: gateway g has not answered"}; !slices.Equal(l.Warnings(), want) {
+		t.Errorf("%q, want %q", l.Warnings(), want)
+	}
+}
+
+// TestLostBroadcast: a client has its answer, and another address, before its
+// question has reached everyone; then it is lost.
+func TestLostBroadcast(t *testing.T) {
+	t.Parallel()
+	top := leased(scenario.Link{})
+	top.Hosts[0].Port.Link.Loss = 1
+	l := newLab(t, top, Options{Unconfigured: []string{"a"}})
+	c, err := l.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Sum(Flow{Network: "home", Dst: limitedBroadcast, Protocol: UDP}); got.DroppedPackets < 4 {
+		t.Errorf("%+v", got)
+	}
+}

@@ -36,9 +36,9 @@ package netns
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/lab/snapshot"
 )
 
@@ -51,10 +51,7 @@ const (
 )
 
 // Addresses of the routers on the internet, as the source of their ICMP errors.
-var (
-	routerIPv4 = netip.MustParseAddr("198.18.255.254")
-	routerIPv6 = netip.MustParseAddr("2001:db8:ffff:ffff::fe")
-)
+var routerIPv4, routerIPv6 = scenario.RouterIPv4, scenario.RouterIPv6
 
 // Options say how a topology is built. The zero value works.
 type Options struct {
@@ -127,11 +124,7 @@ func (f Flow) matches(g Flow) bool {
 		(f.Protocol == AnyProtocol || f.Protocol == g.Protocol)
 }
 
-// unsupported is what the kernel cannot do. It is errors.ErrUnsupported.
-func unsupported(format string, args ...any) error {
-	return fmt.Errorf("unsupported by the kernel: %s%w", fmt.Sprintf(format, args...), quietUnsupported{})
-}
-
+// quietUnsupported is errors.ErrUnsupported without its words.
 type quietUnsupported struct{}
 
 func (quietUnsupported) Error() string        { return "" }

@@ -105,12 +105,43 @@ func (p *port) deviceMTU() int { return max(p.Link.MTU, defaultMTU) }
 
 // settle notes that a port that waited for DHCP has its address.
 func (w *wire) settle(p *wirePort) {
-	if w.unsettled[p] {
-		delete(w.unsettled, p)
-		if len(w.unsettled) == 0 {
-			close(w.settled)
+	delete(w.unsettled, p)
+	w.checkSettled()
+}
+
+// checkSettled is when nobody who waits can get an address any more.
+func (w *wire) checkSettled() {
+	waiting := map[string]int{}
+	for p := range w.unsettled {
+		waiting[p.Network]++
+	}
+	for network, n := range waiting {
+		if s := w.short[network]; n > s.Wanted-s.Lends {
+			return
 		}
 	}
+	select {
+	case <-w.settled:
+	default:
+		close(w.settled)
+	}
+}
+
+// warnings say who has no address, and why.
+func (w *wire) warnings() (all []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.ports {
+		if !w.unsettled[p] {
+			continue
+		}
+		why := "gateway " + p.network.upstream.owner.name + " has not answered"
+		if s, short := w.short[p.Network]; short {
+			why = fmt.Sprintf("gateway %s has none left (%v)", s.Gateway, s)
+		}
+		all = append(all, fmt.Sprintf("%s has no address: %s", p.name(), why))
+	}
+	return all
 }
 
 func setMTU(iface string, mtu int) error {

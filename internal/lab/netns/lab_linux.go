@@ -25,13 +25,14 @@ type Lab struct {
 	spaces  []*namespace
 	devices map[*port]*device
 	wire    *wire               // nil: the kernel's wire
+	missing []string            // warnings
 	running []*service.Services // of gateways
 	close   func() error
 }
 
 // New builds a topology. An error that is errors.ErrUnsupported names what of
 // it the kernel cannot do. It waits until the ports with DHCP have addresses,
-// though not for ever: the status says which have none.
+// though not for ever: Warnings says which have none.
 func New(t scenario.Topology, opt Options) (*Lab, error) {
 	p, err := compile(t, opt)
 	if err != nil {
@@ -39,8 +40,8 @@ func New(t scenario.Topology, opt Options) (*Lab, error) {
 	}
 	for _, n := range p.nodes {
 		if n.gateway != nil && !n.machine {
-			if err := canDo(n.gateway); err != nil {
-				return nil, fmt.Errorf("netns: gateway %s: %w", n.name, err)
+			if f := cannot(n.gateway); f != nil {
+				return nil, fmt.Errorf("netns: %w%w", f, quietUnsupported{})
 			}
 		}
 	}
@@ -107,6 +108,7 @@ func (l *Lab) build(opt Options) error {
 		case <-w.settled:
 		case <-time.After(patience):
 		}
+		l.missing = w.warnings()
 		return l.serve()
 	}
 	return nil
@@ -122,6 +124,10 @@ func (l *Lab) namespace(more []sysctl) (*namespace, error) {
 		return errors.Join(writeSysctls(slices.Concat(baseSysctls, more)), allowPing())
 	})
 }
+
+// Warnings say which ports had no address by DHCP when New had waited for them,
+// and why.
+func (l *Lab) Warnings() []string { return slices.Clone(l.missing) }
 
 // Close kills what runs in the lab and removes everything.
 func (l *Lab) Close() error { return l.close() }

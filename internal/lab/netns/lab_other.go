@@ -27,6 +27,7 @@ type Host struct{}
 func New(scenario.Topology, Options) (*Lab, error) { return nil, errNotLinux }
 
 func (*Lab) Close() error                                   { return errNotLinux }
+func (*Lab) Warnings() []string                             { return nil }
 func (*Lab) Host(string) *Host                              { return nil }
 func (*Lab) SetLink(string, scenario.Link) error            { return errNotLinux }
 func (*Lab) Cut(netip.Addr, netip.Addr, Protocol) error     { return errNotLinux }
@@ -37,6 +38,8 @@ func (*Lab) StopCapture(network string) error               { return errNotLinux
 func (*Lab) RebootGateway(string) error                     { return errNotLinux }
 func (*Lab) NewLease(string) error                          { return errNotLinux }
 func (*Lab) Move(_, _ string, _ []netip.Prefix) error       { return errNotLinux }
+func (*Lab) CheckNewLease(string) error                     { return errNotLinux }
+func (*Lab) CheckMove(_, _ string, _ []netip.Prefix) error  { return errNotLinux }
 func (*Lab) Status() Snapshot                               { return Snapshot{} }
 func (*Lab) BlockUDP(string, bool) error                    { return errNotLinux }
 func (*Host) Name() string                                  { return "" }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
@@ -15,6 +16,21 @@ import (
 // is given another; a gateway with a fixed address gets the next free one of its
 // network.
 func (l *Lab) NewLease(name string) error {
+	return l.renewing(name, func(w *wire, p *wirePort) error {
+		if p.DHCP {
+			return w.renumber(p)
+		}
+		return w.nextAddress(p)
+	})
+}
+
+// CheckNewLease says why NewLease would be refused now.
+func (l *Lab) CheckNewLease(name string) error {
+	return l.renewing(name, func(*wire, *wirePort) error { return nil })
+}
+
+// renewing does something with a port that can have another address.
+func (l *Lab) renewing(name string, f func(*wire, *wirePort) error) error {
 	h := l.hosts[name]
 	if h == nil {
 		return fmt.Errorf("netns: no host or gateway %q", name)
@@ -23,13 +39,19 @@ func (l *Lab) NewLease(name string) error {
 		p := w.port(h.node.outer().name())
 		switch {
 		case p.DHCP:
-			return w.renumber(p)
+			if !p.network.lends() {
+				return errors.New("nobody on its network gives addresses")
+			}
 		case p.gateway != nil:
-			return w.nextAddress(p)
+			if _, _, err := p.network.next(p); err != nil {
+				return err
+			}
 		case p.owner.gateway != nil:
-			return unsupported("another address while it runs")
+			return fmt.Errorf("the kernel's gateways get no other address while they run%w", quietUnsupported{})
+		default:
+			return errors.New("its address is fixed; move it")
 		}
-		return errors.New("its address is fixed; move it")
+		return f(w, p)
 	})
 	if err != nil {
 		return fmt.Errorf("netns: %s: %w", name, err)
@@ -42,9 +64,6 @@ func (l *Lab) NewLease(name string) error {
 func (w *wire) renumber(p *wirePort) error {
 	now := w.now()
 	server := p.network.upstream
-	if server == nil || server.gateway == nil {
-		return errors.New("nobody on its network gives addresses")
-	}
 	server.gateway.router.Forget(w.clock(now), p.hw)
 	w.poll(server.gateway, now)
 	switch {
@@ -63,13 +82,9 @@ func (w *wire) renumber(p *wirePort) error {
 // nextAddress gives the outside of a gateway of ours the next free IPv4 address
 // in the place of its first.
 func (w *wire) nextAddress(p *wirePort) error {
-	i := slices.IndexFunc(p.Addrs, func(a netip.Prefix) bool { return a.Addr().Is4() })
-	if i < 0 {
-		return errors.New("it has no IPv4 address")
-	}
-	next, ok := p.network.free(p.Addrs[i])
-	if !ok {
-		return fmt.Errorf("no address of %v is free", p.Addrs[i].Masked())
+	i, next, err := p.network.next(p)
+	if err != nil {
+		return err
 	}
 	addrs := slices.Clone(p.Addrs)
 	addrs[i] = next
@@ -81,19 +96,27 @@ func (w *wire) nextAddress(p *wirePort) error {
 	return nil
 }
 
-// free is the next address of a prefix that nobody on the network has.
-func (n *network) free(after netip.Prefix) (netip.Prefix, bool) {
+// next is the next address that nobody on the network has, and the one of a
+// port that it is to replace.
+func (n *network) next(p *wirePort) (i int, free netip.Prefix, err error) {
+	i = slices.IndexFunc(p.Addrs, func(a netip.Prefix) bool { return a.Addr().Is4() })
+	if i < 0 {
+		return i, free, errors.New("it has no IPv4 address")
+	}
+	after := p.Addrs[i]
 	last := after.Addr()
-	for a := last.Next(); a != last; a = a.Next() {
+	for a := last.Next(); ; a = a.Next() {
 		if !after.Contains(a) {
-			a = after.Masked().Addr() // which itself is no host's
-			continue
+			a = after.Masked().Addr()
 		}
-		if _, taken := n.stations[a]; !taken && after.Contains(a.Next()) {
-			return netip.PrefixFrom(a, after.Bits()), true
+		if a == last {
+			return i, free, fmt.Errorf("no address of %v is free", after.Masked())
+		}
+		free = netip.PrefixFrom(a, after.Bits())
+		if _, taken := n.stations[a]; !taken && scenario.CheckAddress(free) == nil {
+			return i, free, nil
 		}
 	}
-	return netip.Prefix{}, false
 }
 
 func plain(prefixes []netip.Prefix) (addrs []netip.Addr) {

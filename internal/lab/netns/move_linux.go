@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
@@ -18,40 +20,15 @@ import (
 // is. Without any it asks for one by DHCP, and Move does not wait for it.
 // Programs in the host see the cable pulled and put in again, and the addresses
 // change.
-//
-// An address that another has is taken from it, as by a thief.
-func (l *Lab) Move(host, network string, addrs []netip.Prefix) error {
-	if err := l.move(host, network, addrs); err != nil {
-		return fmt.Errorf("netns: move %s: %w", host, err)
-	}
-	return nil
-}
-
-func (l *Lab) move(host, network string, addrs []netip.Prefix) error {
-	h := l.hosts[host]
-	if h == nil || h.node.gateway != nil {
-		return errors.New("there is no such host")
-	}
+func (l *Lab) Move(host, to string, addrs []netip.Prefix) error {
 	var done <-chan error
-	err := l.onWire(func(w *wire) error {
-		n := w.network(network)
-		if n == nil {
-			return fmt.Errorf("there is no network %q", network)
-		}
-		for _, a := range addrs {
-			if !a.IsValid() || network != scenario.Internet && !slices.Contains(n.onLink, a.Masked()) {
-				return fmt.Errorf("%v is not of network %q", a, network)
-			}
-		}
-		if len(addrs) == 0 && !n.lends() {
-			return fmt.Errorf("nobody on network %q gives addresses", network)
-		}
-		p := w.port(host)
-		if network != p.Network {
-			w.plan.move(p.port, network)
+	err := l.moving(host, to, addrs, func(w *wire, p *wirePort, n *network) error {
+		if to != p.Network {
+			w.plan.move(p.port, to)
 			p.network.detach(p)
+			p.Addrs = nil // who has the same there keeps it
 			n.attach(p)
-			w.note(host, "is on "+network)
+			w.note(host, "is on "+to)
 		}
 		w.setAddrs(p, addrs)
 		for _, a := range addrs {
@@ -63,7 +40,76 @@ func (l *Lab) move(host, network string, addrs []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	return <-done
+	if err := <-done; err != nil {
+		return fmt.Errorf("netns: move %s: %w", host, err)
+	}
+	return nil
+}
+
+// CheckMove says why Move would be refused now.
+func (l *Lab) CheckMove(host, to string, addrs []netip.Prefix) error {
+	return l.moving(host, to, addrs, func(*wire, *wirePort, *network) error { return nil })
+}
+
+// moving does something with a host that may move.
+func (l *Lab) moving(host, to string, addrs []netip.Prefix, f func(*wire, *wirePort, *network) error) error {
+	err := l.onWire(func(w *wire) error {
+		p, n := w.port(host), w.network(to)
+		switch {
+		case p == nil || p.owner.gateway != nil:
+			return errors.New("there is no such host")
+		case n == nil:
+			return fmt.Errorf("there is no network %q", to)
+		case len(addrs) == 0 && !n.lends():
+			return fmt.Errorf("nobody on network %q gives addresses", to)
+		}
+		for i, a := range addrs {
+			if slices.ContainsFunc(addrs[:i], func(b netip.Prefix) bool { return a.Addr() == b.Addr() }) {
+				return fmt.Errorf("%v is there twice", a.Addr())
+			}
+			if err := w.mayHave(p, n, a); err != nil {
+				return err
+			}
+		}
+		return f(w, p, n)
+	})
+	if err != nil {
+		return fmt.Errorf("netns: move %s: %w", host, err)
+	}
+	return nil
+}
+
+// mayHave says why a port cannot have an address on a network.
+func (w *wire) mayHave(p *wirePort, n *network, a netip.Prefix) error {
+	if err := scenario.CheckAddress(a); err != nil {
+		return err
+	}
+	if n.name != scenario.Internet && !slices.Contains(n.onLink, a.Masked()) {
+		i := slices.IndexFunc(n.onLink, func(p netip.Prefix) bool { return p.Addr().Is4() == a.Addr().Is4() })
+		if i < 0 {
+			return fmt.Errorf("%v is of another family than network %q", a, n.name)
+		}
+		return fmt.Errorf("%v is not in %v, which network %q is", a, n.onLink[i], n.name)
+	}
+	for _, inner := range w.networks {
+		if up := inner.upstream; n.name == scenario.Internet && up != nil && up.owner.outer().Network == n.name {
+			if i := slices.IndexFunc(inner.onLink, a.Overlaps); i >= 0 {
+				return fmt.Errorf("%v overlaps %v, which is network %q behind %s", a, inner.onLink[i], inner.name, up.owner.name)
+			}
+		}
+	}
+	if s, taken := n.stations[a.Addr()]; taken && s.port != p {
+		return fmt.Errorf("%v is taken by %s", a.Addr(), s.port.name())
+	}
+	if !n.lends() {
+		return nil
+	}
+	for _, lease := range w.leases(n.upstream.gateway) {
+		if lease.Addr == a.Addr() && lease.Hardware != p.hw {
+			return fmt.Errorf("%v is lent to %s", a.Addr(), cmp.Or(lease.Host, dhcp.MAC(lease.Hardware).String()))
+		}
+	}
+	return nil
 }
 
 // lends says that a gateway of ours gives the network's addresses.

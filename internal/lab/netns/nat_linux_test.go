@@ -3,7 +3,6 @@ package netns
 import (
 	"errors"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -223,12 +222,13 @@ func TestUnsupported(t *testing.T) {
 		nat  nat.Behaviour
 		want string
 	}{
-		{nat.Behaviour{Timers: nat.Timers{UDP: 1500 * time.Millisecond}}, "UDP timeout 1.5s: conntrack counts whole seconds"},
-		{nat.Behaviour{KeepTTL: true}, "KeepTTL true"},
-		{nat.Behaviour{Ports: nat.Ports{Parity: true}}, "Ports {Allocation:preserve-next "},
+		{nat.Behaviour{Timers: nat.Timers{UDP: 1500 * time.Millisecond}}, "timers.udp: the kernel's nftables cannot do that: conntrack counts whole seconds, and 1.5s is none"},
+		{nat.Behaviour{KeepTTL: true}, "keep-ttl: the kernel's nftables cannot do that"},
+		{nat.Behaviour{Ports: nat.Ports{Parity: true}}, "ports.parity: the kernel's nftables cannot do that"},
+		{nat.Behaviour{Unsolicited: nat.Unsolicited{After: time.Second}}, "unsolicited.after: the kernel's nftables cannot do that"},
 	} {
 		_, err := New(twoNATs(tt.nat, linux, scenario.Link{}), Options{Kernel: true})
-		if want := "netns: gateway ga: unsupported by the kernel: " + tt.want; !isUnsupported(err) || !strings.HasPrefix(err.Error(), want) {
+		if want := "netns: gateways.ga.nat." + tt.want; !isUnsupported(err) || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 		top := twoNATs(tt.nat, linux, scenario.Link{})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
@@ -14,6 +15,7 @@ type plan struct {
 	nodes    []*node
 	networks []*segment
 	userWire bool
+	short    map[string]scenario.Shortage // by network
 }
 
 // node is a host or a gateway: one namespace.
@@ -24,6 +26,8 @@ type node struct {
 	firewall *nat.Behaviour    // of a host; nil: none
 	ports    []*port           // a host's only one; a gateway's by nat.Side, the DMZ's if it has one
 	routes   []route
+
+	udpBlocked atomic.Bool // by a gateway that is the kernel's
 }
 
 // outer is the port that leads to the internet.
@@ -87,10 +91,14 @@ func compile(t scenario.Topology, opt Options) (*plan, error) {
 	if err := scenario.Check(t); err != nil {
 		return nil, fmt.Errorf("netns: %w", err)
 	}
-	p := &plan{userWire: opt.UserWire || opt.Plain}
+	p := &plan{userWire: opt.UserWire || opt.Plain, short: map[string]scenario.Shortage{}}
+	for _, s := range scenario.Shortages(t, opt.Unconfigured...) {
+		p.short[s.Network] = s
+	}
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
 		n := &node{name: g.Name, gateway: g, machine: !g.Kernel && !opt.Kernel}
+		n.udpBlocked.Store(g.NAT.BlockUDP)
 		p.nodes = append(p.nodes, n)
 		p.userWire = p.userWire || n.machine
 		p.attach(n, InsideInterface, g.Inside)
@@ -117,11 +125,6 @@ func compile(t scenario.Topology, opt Options) (*plan, error) {
 		}
 	}
 	for _, s := range p.networks {
-		for _, a := range []netip.Addr{routerIPv4, routerIPv6} {
-			if q := s.byAddr[a]; q != nil {
-				return nil, fmt.Errorf("netns: %s: %v belongs to the routers of the internet", q.name(), a)
-			}
-		}
 		s.behind = p.below(s)
 	}
 	for _, n := range p.nodes {

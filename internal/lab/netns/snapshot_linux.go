@@ -79,6 +79,7 @@ func (l *Lab) gatewayStatus(n *node) GatewayStatus {
 		s.DMZ = &dmz
 	}
 	if !n.machine {
+		s.UDPBlocked = n.udpBlocked.Load()
 		return s
 	}
 	w, g := l.wire, l.wire.gateway(n.name)
@@ -86,12 +87,18 @@ func (l *Lab) gatewayStatus(n *node) GatewayStatus {
 	s.Mappings = g.router.Mappings(w.clock(w.now()))
 	s.UDPBlocked = g.blockUDP
 	s.Stats.Dropped[nat.Blocked] += g.blocked
+	s.Leases = w.leases(g)
+	return s
+}
+
+// leases are those that a gateway has given and that have not ended.
+func (w *wire) leases(g *gateway) (all []Lease) {
 	for _, lease := range g.router.Leases() {
 		if lease.Until.IsZero() || lease.Until.After(w.clock(w.now())) {
-			s.Leases = append(s.Leases, Lease{Addr: lease.Addr, Hardware: lease.Client, Host: w.nameOf(lease.Client), Expires: lease.Until})
+			all = append(all, Lease{Addr: lease.Addr, Hardware: lease.Client, Host: w.nameOf(lease.Client), Expires: lease.Until})
 		}
 	}
-	return s
+	return all
 }
 
 // nameOf is the port that has a hardware address; empty: none has.

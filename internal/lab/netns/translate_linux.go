@@ -3,14 +3,11 @@ package netns
 import (
 	"fmt"
 	"net/netip"
-	"reflect"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
@@ -47,14 +44,6 @@ const (
 	firstPort = 1024 // of those that a NAT draws
 	lastPort  = 65535
 )
-
-// isLinux says whether b is what Linux does by itself: the preset of that name,
-// but for the timeouts that it can be told.
-func isLinux(b nat.Behaviour) bool {
-	linux, _ := nat.PresetByName("linux")
-	linux.Timers.UDP, linux.Timers.UDPUnanswered, linux.Timers.Established = b.Timers.UDP, b.Timers.UDPUnanswered, b.Timers.Established
-	return reflect.DeepEqual(b, linux)
-}
 
 // conntrackAlone says whether masquerade is all that b asks for.
 func conntrackAlone(b nat.Behaviour) bool {
@@ -233,75 +222,4 @@ func flushMaps() error {
 		return fmt.Errorf("netns: nftables: flush maps: %w", err)
 	}
 	return nil
-}
-
-// canDo says what of a gateway nftables has no words for here.
-func canDo(g *scenario.Gateway) error {
-	b := g.NAT
-	for _, t := range []time.Duration{b.Timers.UDP, b.Timers.UDPUnanswered} {
-		if t != t.Truncate(time.Second) || t < 0 {
-			return unsupported("UDP timeout %v: conntrack counts whole seconds", t)
-		}
-	}
-	if b.Mapping > nat.AddressAndPortDependent || b.Filtering > nat.AddressAndPortDependent ||
-		b.Hairpin > nat.HairpinExternalSource {
-		return unsupported("behaviour %+v", b)
-	}
-	if !isLinux(b) {
-		if err := hasWords(b); err != nil {
-			return err
-		}
-	}
-	switch {
-	case g.DMZ != nil:
-		return unsupported("a DMZ")
-	case len(g.Static) > 0:
-		return unsupported("static pairs")
-	case g.DHCP != nil || g.Inside.DHCP || g.Outside.DHCP:
-		return unsupported("DHCP")
-	case !reflect.ValueOf(g.PortMap).IsZero():
-		return unsupported("port mapping")
-	case g.Proxy != (scenario.Proxy{}):
-		return unsupported("a proxy")
-	case count(g.Outside.Addrs, true) > 1:
-		return unsupported("several outside addresses")
-	case g.MaxMappings != 0:
-		return unsupported("a limit of mappings")
-	}
-	return nil
-}
-
-// hasWords refuses what of b has no words in nftables.
-func hasWords(b nat.Behaviour) error {
-	switch b.Ports.Allocation {
-	case nat.PreserveNext, nat.Sequential, nat.Random:
-	default:
-		return unsupported("port allocation %v", b.Ports.Allocation)
-	}
-	if b.Unsolicited.Other == nat.Reset || b.Unsolicited.After != 0 {
-		return unsupported("answer %+v to unsolicited packets", b.Unsolicited)
-	}
-	known := nat.Behaviour{
-		Mode: b.Mode, Mapping: b.Mapping, Filtering: b.Filtering, Hairpin: b.Hairpin, BlockUDP: b.BlockUDP,
-		Ports:       nat.Ports{Allocation: b.Ports.Allocation},
-		Timers:      nat.Timers{UDP: b.Timers.UDP, UDPUnanswered: b.Timers.UDPUnanswered},
-		Unsolicited: b.Unsolicited,
-	}
-	v, k := reflect.ValueOf(b), reflect.ValueOf(known)
-	for i := range v.NumField() {
-		if !reflect.DeepEqual(v.Field(i).Interface(), k.Field(i).Interface()) {
-			return unsupported("%s %+v", v.Type().Field(i).Name, v.Field(i).Interface())
-		}
-	}
-	return nil
-}
-
-// count is how many addresses of a family there are.
-func count(addrs []netip.Prefix, v4 bool) (n int) {
-	for _, a := range addrs {
-		if a.Addr().Is4() == v4 {
-			n++
-		}
-	}
-	return n
 }

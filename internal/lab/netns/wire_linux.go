@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 )
 
 // wire carries the packets of every network of a lab, on one thread of its own:
@@ -21,7 +23,7 @@ type wire struct {
 	start       time.Time
 	done        chan struct{}
 	errands     *errands
-	settled     chan struct{} // closed when every port with DHCP has had an address
+	settled     chan struct{} // closed when as many ports with DHCP have had an address as can
 
 	mu        sync.Mutex // all below; the thread holds it while it is not waiting
 	plan      *plan
@@ -30,9 +32,10 @@ type wire struct {
 	networks  []*network
 	gateways  []*gateway
 	machines  []*driven
-	unsettled map[*wirePort]bool
-	stale     []*driven // whose next timeout must be asked for again
-	waiting   []*device // for flush
+	unsettled map[*wirePort]bool           // who has had none
+	short     map[string]scenario.Shortage // by network
+	stale     []*driven                    // whose next timeout must be asked for again
+	waiting   []*device                    // for flush
 	queue     queue
 	rng       *rand.Rand
 	cuts      []CutStatus

@@ -104,8 +104,15 @@ func testCut(t *testing.T, opt Options) {
 	try(l.Restore(ip(gaOut), netip.Addr{}, AnyProtocol))
 	try(l.BlockUDP("gb", true))
 	check("blocked", false)
+	if !l.Status().Gateways[1].UDPBlocked {
+		t.Error("the status does not say that UDP is blocked")
+	}
+	try(l.BlockUDP("gb", false))
 	try(l.BlockUDP("gb", false))
 	check("let through", true)
+	if l.Status().Gateways[1].UDPBlocked {
+		t.Error("the status says that UDP is blocked")
+	}
 	if err := l.Restore(ip(gaOut), ip(gbOut), UDP); err == nil {
 		t.Error("restored what was not cut")
 	}
@@ -136,6 +143,9 @@ func testBlockedFromTheStart(t *testing.T, opt Options) {
 	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
 	a.send(netip.AddrPortFrom(ip(sAddr), 3478), "no")
 	s.mustNotReceive()
+	if st := l.Status(); !st.Gateways[0].UDPBlocked || st.Gateways[1].UDPBlocked {
+		t.Errorf("%+v", st.Gateways)
+	}
 	c, _ := connect(t, l.Host("a"), l.Host("s"), netip.AddrPortFrom(ip(sAddr), 80))
 	if _, err := io.WriteString(c, "yes"); err != nil {
 		t.Fatal(err)

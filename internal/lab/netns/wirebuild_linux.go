@@ -17,9 +17,7 @@ func newWire(p *plan, opt Options, spaces map[*node]*namespace, devices map[*por
 	if err := w.build(p, opt, devices); err != nil {
 		return nil, err
 	}
-	if len(w.unsettled) == 0 {
-		close(w.settled)
-	}
+	w.checkSettled()
 	var err error
 	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("netns: epoll: %w", err)
@@ -52,6 +50,7 @@ func blankWire(p *plan, opt Options, spaces map[*node]*namespace) *wire {
 		plan:      p,
 		spaces:    spaces,
 		unsettled: map[*wirePort]bool{},
+		short:     p.short,
 		settled:   make(chan struct{}),
 		rng:       rand.New(rand.NewPCG(opt.Seed, 0)),
 		start:     time.Now(),

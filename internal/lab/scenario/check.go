@@ -42,8 +42,9 @@ type checker struct {
 // checked is a network.
 type checked struct {
 	name   string
-	first  string // path of a port on it
-	prefix [2]netip.Prefix
+	first  string                // path of a port on it
+	prefix [2]netip.Prefix       // by family; the internet, which is of many, has none
+	parts  []netip.Prefix        // all that there are
 	holder map[netip.Addr]string // path of the port
 	up     *Gateway              // the way out of it
 	upPath string
@@ -81,6 +82,12 @@ func (c *checker) names(t *Topology) error {
 	check := func(name, path string) error {
 		if !fit(name) {
 			return fault(path, "%q is unfit: %s", name, unfit)
+		}
+		if name == Everything {
+			return fault(path, "%q is unfit: it stands for all others where they are named", name)
+		}
+		if _, err := netip.ParseAddr(name); err == nil {
+			return fault(path, "%q is unfit: it is an address", name)
 		}
 		if other := seen[name]; other != "" {
 			return fault(path, "%s has this name too", other)
@@ -175,19 +182,19 @@ func (c *checker) put(p *Port, path string) error {
 func (n *checked) take(prefix netip.Prefix, dhcp bool, path string) error {
 	a := prefix.Addr()
 	at := path + ".address"
+	if err := CheckAddress(prefix); err != nil {
+		return fault(at, "%v", err)
+	}
 	switch {
-	case !prefix.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == broadcast:
-		return fault(at, "%v is not an address for a port", prefix)
-	case prefix.Bits() < a.BitLen()-1 && a == prefix.Masked().Addr():
-		return fault(at, "%v stands for the whole network", prefix)
-	case a.Is4() && prefix.Bits() < 31 && !prefix.Contains(a.Next()):
-		return fault(at, "%v is the broadcast address of its network", prefix)
 	case n.holder[a] != "":
 		return fault(at, "%v is taken by %s", a, n.holder[a])
 	case a.Is4() && dhcp:
 		return fault(at, "%v beside DHCP, which gives IPv4 addresses too", a)
 	}
 	n.holder[a] = path
+	if !slices.Contains(n.parts, prefix.Masked()) {
+		n.parts = append(n.parts, prefix.Masked())
+	}
 	if n.name == Internet {
 		return nil
 	}
@@ -200,6 +207,39 @@ func (n *checked) take(prefix netip.Prefix, dhcp bool, path string) error {
 	}
 	return nil
 }
+
+// CheckAddress refuses what no port can have as its address.
+func CheckAddress(prefix netip.Prefix) error {
+	a := prefix.Addr()
+	switch {
+	case !prefix.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a == broadcast:
+		return fmt.Errorf("%v is not an address for a port", prefix)
+	case isNetwork(prefix):
+		return fmt.Errorf("%v stands for the whole network", prefix)
+	case isBroadcast(prefix):
+		return fmt.Errorf("%v is the broadcast address of its network", prefix)
+	case a == RouterIPv4 || a == RouterIPv6:
+		return fmt.Errorf("%v belongs to the routers of the internet", a)
+	}
+	return nil
+}
+
+// isNetwork says that an address stands for its whole network, isBroadcast that
+// it is everyone's there. In the smallest networks both are hosts' (RFC 3021,
+// RFC 6164).
+func isNetwork(p netip.Prefix) bool {
+	return p.Bits() < p.Addr().BitLen()-1 && p.Addr() == p.Masked().Addr()
+}
+
+func isBroadcast(p netip.Prefix) bool {
+	return p.Addr().Is4() && p.Bits() < 31 && !p.Contains(p.Addr().Next())
+}
+
+// The routers on the internet have these addresses.
+var (
+	RouterIPv4 = netip.MustParseAddr("198.18.255.254")
+	RouterIPv6 = netip.MustParseAddr("2001:db8:ffff:ffff::fe")
+)
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
@@ -231,16 +271,24 @@ func (c *checker) prefixes(t *Topology) error {
 		}
 		for i, s := range sides {
 			for _, other := range sides[:i] {
-				for f := range 2 {
-					a, b := c.nets[s.network].prefix[f], c.nets[other.network].prefix[f]
-					if a.IsValid() && b.IsValid() && a.Overlaps(b) {
-						return fault(path, "%v is %s and %v %s: they overlap", a, s.name, b, other.name)
-					}
+				if a, b, ok := overlap(c.nets[s.network].parts, c.nets[other.network].parts); ok {
+					return fault(path, "%v is %s and %v %s: they overlap", a, s.name, b, other.name)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+func overlap(some, others []netip.Prefix) (a, b netip.Prefix, ok bool) {
+	for _, a := range some {
+		for _, b := range others {
+			if a.Overlaps(b) {
+				return a, b, true
+			}
+		}
+	}
+	return a, b, false
 }
 
 // routes: what is behind a gateway without translation is known to every

@@ -6,9 +6,9 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
-	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
@@ -58,23 +58,6 @@ func (c *checker) hosts(t *Topology) error {
 	return nil
 }
 
-// leased: who wants an address by DHCP is on a network that has some to give.
-func (c *checker) leased(p *Port, path string) error {
-	if !p.DHCP {
-		return nil
-	}
-	up := c.nets[p.Network].up
-	switch {
-	case up == nil:
-		return fault(path, "DHCP, but nobody on the internet gives addresses")
-	case up.DHCP == nil:
-		return fault(path, "DHCP, but gateway %s serves none", up.Name)
-	case up.Inside.Network != p.Network:
-		return fault(path, "DHCP, but gateway %s serves its inside and not its DMZ", up.Name)
-	}
-	return nil
-}
-
 func (c *checker) gateways(t *Topology) error {
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
@@ -90,25 +73,34 @@ func (c *checker) gateways(t *Topology) error {
 		if g.MaxMappings < 0 || g.MaxMappings > maxMappings {
 			return fault(path+".max-mappings", "from 0, which is the default, to %d", maxMappings)
 		}
-		if err := behaves(g.NAT, g); err != nil {
-			return cannotBe(path+".nat", err)
-		}
-		for _, err := range []error{c.static(g, path), c.pool(g, path), serves(g, path)} {
+		for _, err := range []error{c.static(g, path), c.pool(t, g, path), serves(g, path)} {
 			if err != nil {
 				return err
 			}
+		}
+		if err := behaves(g.NAT, g); err != nil {
+			return cannotBe(path+".nat", err)
 		}
 	}
 	return nil
 }
 
+// words are those of a machine's error without the name of its package.
+func words(err error) string {
+	_, what, _ := strings.Cut(err.Error(), ": ")
+	return what
+}
+
 // behaves asks the machine itself whether it can be.
 func behaves(b nat.Behaviour, g *Gateway) error {
 	cfg := nat.Config{Behaviour: b, Rand: rand.NewPCG(0, 0), MaxMappings: 1}
-	cfg.Own[nat.Outside] = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, 1})}
+	cfg.Own[nat.Outside] = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 0, 8})} // nobody's: for who waits for a lease
 	cfg.Inside = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, 0}), 8)}
 	if g != nil {
-		cfg.Inside = nil
+		cfg.Inside, cfg.Static = nil, g.Static
+		for _, a := range g.Outside.Addrs {
+			cfg.Own[nat.Outside] = append(cfg.Own[nat.Outside], a.Addr())
+		}
 		for _, p := range g.inner() {
 			for _, a := range p.Addrs {
 				cfg.Inside = append(cfg.Inside, a.Masked())
@@ -124,93 +116,64 @@ func cannotBe(path string, err error) error {
 	if r, ok := errors.AsType[*nat.RuleError](err); ok {
 		return fault(fmt.Sprintf("%s.rules[%d]", path, r.Rule), "%s", r.What)
 	}
-	return fault(path, "%v", err)
+	return fault(path, "%s", words(err))
 }
 
 func (c *checker) static(g *Gateway, path string) error {
 	outside := c.nets[g.Outside.Network]
-	inside := map[netip.Addr]bool{}
+	seen := map[netip.Addr]bool{}
 	for i, s := range g.Static {
 		path := fmt.Sprintf("%s.static[%d]", path, i)
-		switch {
-		case g.NAT.Mode != nat.Translate:
+		if g.NAT.Mode != nat.Translate {
 			return fault(path, "the gateway translates nothing")
-		case !s.Internal.Is4() || !s.External.Is4():
+		}
+		if !s.Internal.Is4() || !s.External.Is4() {
 			return fault(path, "two IPv4 addresses are wanted, internal and external")
-		case inside[s.Internal]:
+		}
+		inside, out := c.inside(g, s.Internal), c.inside(g, s.External)
+		switch {
+		case seen[s.Internal]:
 			return fault(path, "%v has an external address already", s.Internal)
-		case !slices.ContainsFunc(g.inner(), func(p *Port) bool { return c.nets[p.Network].prefix[0].Contains(s.Internal) }):
+		case inside == nil:
 			return fault(path, "%v is not inside", s.Internal)
+		case slices.ContainsFunc(inside.Addrs, func(a netip.Prefix) bool { return a.Addr() == s.Internal }):
+			return fault(path, "%v is the gateway's own", s.Internal)
+		case out != nil:
+			return fault(path, "%v is inside", s.External)
 		case outside.holder[s.External] != "":
 			return fault(path, "%v is taken by %s", s.External, outside.holder[s.External])
 		case outside.prefix[0].IsValid() && !outside.prefix[0].Contains(s.External):
 			return fault(path, "%v is not in %v, which network %q is", s.External, outside.prefix[0], outside.name)
 		}
-		inside[s.Internal] = true
+		for _, err := range []error{CheckAddress(in(s.Internal, c.nets[inside.Network].parts)), CheckAddress(in(s.External, outside.parts))} {
+			if err != nil {
+				return fault(path, "%v", err)
+			}
+		}
+		seen[s.Internal] = true
 		outside.holder[s.External] = path
 	}
 	return nil
 }
 
-// pool: the addresses to lease are of the inside network.
-func (c *checker) pool(g *Gateway, path string) error {
-	if g.DHCP == nil {
-		return nil
-	}
-	path += ".dhcp"
-	prefix := c.nets[g.Inside.Network].prefix[0]
-	if !prefix.IsValid() {
-		return fault(path, "no IPv4 address inside, so none to lease")
-	}
-	p := g.DHCP
-	if p.First.IsValid() != p.Last.IsValid() {
-		return fault(path, "first and last come together")
-	}
-	for _, a := range []netip.Addr{p.First, p.Last} {
-		if a.IsValid() && !prefix.Contains(a) {
-			return fault(path, "%v is not in %v, which network %q is", a, prefix, g.Inside.Network)
+// inside is the port of a gateway that an IPv4 address is behind; nil: none.
+func (c *checker) inside(g *Gateway, a netip.Addr) *Port {
+	for _, p := range g.inner() {
+		if c.nets[p.Network].prefix[0].Contains(a) {
+			return p
 		}
-	}
-	if p.First.IsValid() && p.Last.Less(p.First) {
-		return fault(path, "the addresses from %v to %v run backwards", p.First, p.Last)
-	}
-	if p.Lease < 0 || p.Lease%time.Second != 0 {
-		return fault(path, "a lease of %v; it is whole seconds", p.Lease)
-	}
-	return manual(p, prefix, path+".manual")
-}
-
-func manual(p *dhcp.Pool, prefix netip.Prefix, path string) error {
-	var owners []string
-	for link := range p.Manual {
-		owners = append(owners, link)
-	}
-	slices.Sort(owners)
-	seen := map[netip.Addr]string{}
-	for _, link := range owners {
-		a := p.Manual[link]
-		switch {
-		case !isMAC(link):
-			return fault(path, "%q is no hardware address, like 02:00:00:00:00:01", link)
-		case !prefix.Contains(a):
-			return fault(path+"."+link, "%v is not in %v", a, prefix)
-		case seen[a] != "":
-			return fault(path+"."+link, "%v belongs to %s", a, seen[a])
-		}
-		seen[a] = link
 	}
 	return nil
 }
 
-// isMAC says whether s is six bytes in hexadecimal with colons between.
-func isMAC(s string) bool {
-	for i, c := range []byte(s) {
-		hex := c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
-		if i%3 == 2 && c != ':' || i%3 != 2 && !hex {
-			return false
+// in is an address with the length of the prefix that it is of.
+func in(a netip.Addr, prefixes []netip.Prefix) netip.Prefix {
+	for _, p := range prefixes {
+		if p.Contains(a) {
+			return netip.PrefixFrom(a, p.Bits())
 		}
 	}
-	return len(s) == 17
+	return netip.PrefixFrom(a, a.BitLen())
 }
 
 // serves checks what a gateway's own sockets are for.
@@ -230,12 +193,17 @@ func serves(g *Gateway, path string) error {
 		}
 	}
 	if err := g.PortMap.Check(); err != nil {
-		return fault(path+".port-mapping", "%v", err)
+		return fault(path+".port-mapping", "%s", words(err))
 	}
+	maps := g.PortMap.NATPMP || g.PortMap.PCP || g.PortMap.UPnP
 	switch {
+	case maps && !g.Inside.holds(true):
+		return fault(path+".port-mapping", "no IPv4 address inside to serve it")
+	case p != (Proxy{}) && !g.Inside.holds(true):
+		return fault(path+".proxy", "no IPv4 address inside to serve it")
 	case p.Only && p.HTTP == 0 && p.SOCKS == 0 && !p.Transparent:
 		return fault(path+".proxy", "only a proxy gets out, and there is none")
-	case (g.PortMap.NATPMP || g.PortMap.PCP || g.PortMap.UPnP) && g.NAT.Mode != nat.Translate:
+	case maps && g.NAT.Mode != nat.Translate:
 		return fault(path+".port-mapping", "the gateway translates nothing")
 	}
 	return nil

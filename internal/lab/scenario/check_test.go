@@ -60,6 +60,9 @@ func TestCheckRefuses(t *testing.T) {
 		{func(t *Topology) { t.Hosts[1].Name = "a/b" }, "hosts.a/b", "unfit"},
 		{func(t *Topology) { t.Gateways[0].Name = "-g" }, "gateways.-g", "unfit"},
 		{func(t *Topology) { t.Hosts[1].Name = strings.Repeat("a", 64) }, "hosts.aaaa", "63"},
+		{func(t *Topology) { t.Hosts[1].Name = "all" }, "hosts.all", "stands for all others"},
+		{func(t *Topology) { t.Gateways[1].Name = "all" }, "gateways.all", "stands for all others"},
+		{func(t *Topology) { t.Hosts[1].Name = "10.1.0.2" }, "hosts.10.1.0.2", "is an address"},
 		{func(t *Topology) { t.Hosts[1].Name = "b" }, "hosts.b", "hosts.b has this name too"},
 		{func(t *Topology) { t.Gateways[1].Name = "a" }, "gateways.a", "hosts.a has this name too"},
 
@@ -94,6 +97,14 @@ func TestCheckRefuses(t *testing.T) {
 			"hosts.a.address", "not in 2001:db8:2::/64"},
 		{func(t *Topology) { addrs(&t.Gateways[0].Inside, "100.64.0.1/16"); t.Hosts = t.Hosts[:1] }, "gateways.ga", "they overlap"},
 		{func(t *Topology) { d := port("d", Link{}, "10.1.0.129/25"); t.Gateways[0].DMZ = &d }, "gateways.ga", "they overlap"},
+		// The internet is all its prefixes.
+		{func(t *Topology) { addrs(&t.Hosts[0].Port, "100.64.0.99/24") }, "gateways.cgn", "100.64.0.0/24 is inside and 100.64.0.0/24 outside"},
+		{func(t *Topology) { addrs(&t.Hosts[0].Port, "100.64.9.9/12") }, "gateways.cgn", "they overlap"},
+		{func(t *Topology) { addrs(&t.Hosts[0].Port, "198.51.100.1/24", "100.64.0.130/25") }, "gateways.cgn", "they overlap"},
+		{func(t *Topology) { addrs(&t.Hosts[0].Port, "100.64.0.99/32") }, "gateways.cgn", "they overlap"},
+		{func(t *Topology) {
+			t.Gateways[2].Static = []nat.Static{{Internal: a("100.64.0.11"), External: a("100.64.0.77")}}
+		}, "gateways.cgn.static[0]", "100.64.0.77 is inside"},
 
 		{func(t *Topology) { t.Hosts[1].Port.Link.Delay = -1 }, "hosts.a.link", "not negative"},
 		{func(t *Topology) { t.Hosts[1].Port.Link.Jitter = 2 * time.Hour }, "hosts.a.link", "at most 1h"},
@@ -145,6 +156,15 @@ func TestCheckRefuses(t *testing.T) {
 			t.Gateways[0].DHCP = reserve("02:00:00:00:00:01", "10.1.0.9", "02:00:00:00:00:02", "10.1.0.9")
 		}, "gateways.ga.dhcp.manual", "belongs to 02:00:00:00:00:01"},
 
+		{func(t *Topology) { t.Gateways[0].DHCP = &dhcp.Pool{MTU: 20} }, "gateways.ga.dhcp", "MTU 20"},
+		{func(t *Topology) { t.Gateways[0].DHCP = &dhcp.Pool{DNS: []netip.Addr{a("::1")}} }, "gateways.ga.dhcp", "no IPv4 address"},
+		{func(t *Topology) { t.Gateways[0].DHCP = reserve("02:00:00:00:00:01", "10.1.0.1") }, "gateways.ga.dhcp", "the server's own"},
+		{func(t *Topology) {
+			t.Gateways[0].DHCP = &dhcp.Pool{}
+			addrs(&t.Gateways[0].Inside, "10.1.0.0/31")
+			addrs(&t.Hosts[1].Port, "10.1.0.1/31")
+		}, "gateways.ga.dhcp", "/8 to /30"},
+
 		{func(t *Topology) { t.Gateways[0].Outside = port("provider", Link{}, "2001:db8::9/64") }, "gateways.ga.outside", "no IPv4 address to translate"},
 		{func(t *Topology) {
 			twins(t)
@@ -152,20 +172,43 @@ func TestCheckRefuses(t *testing.T) {
 				t.Gateways[i].NAT.Untranslated = []nat.Remotes{{Port: 53}}
 			}
 		}, "gateways.gb", "behind it without translation, and 10.1.0.0/24 behind ga"},
-		{func(t *Topology) { t.Gateways[0].NAT.Mapping = 99 }, "gateways.ga.nat", "nat: "},
 		{func(t *Topology) {
 			t.Gateways[0].NAT.Rules = []nat.Rule{{}, {From: nat.SidesOf(nat.Local), To: nat.SidesOf(nat.Inside, nat.DMZ)}}
 		}, "gateways.ga.nat.rules[1]", "no rule is asked about what goes from local to inside,dmz"},
+		{func(t *Topology) { t.Gateways[0].NAT.Mapping = 99 }, "gateways.ga.nat", "unknown policy"},
+		{func(t *Topology) { t.Gateways[0].NAT.Filtering = nat.PerConnection }, "gateways.ga.nat", "filtering cannot"},
+		{func(t *Topology) { t.Gateways[0].NAT.Ports.HoldDown = -1 }, "gateways.ga.nat", "no port rests"},
+		{func(t *Topology) { t.Gateways[0].NAT.Unsolicited.After = -1 }, "gateways.ga.nat", "no answer waits"},
+		{func(t *Topology) {
+			for i := range 250 {
+				t.Gateways[0].Static = append(t.Gateways[0].Static, nat.Static{Internal: netip.AddrFrom4([4]byte{10, 1, 0, byte(i + 2)}), External: netip.AddrFrom4([4]byte{203, 0, byte(i), 9})})
+			}
+			addrs(&t.Gateways[0].Outside, "203.0.113.11/16", "203.0.113.12/16", "203.0.113.13/16", "203.0.113.14/16", "203.0.113.15/16")
+			addrs(&t.Gateways[1].Outside, "203.0.113.16/16")
+			addrs(&t.Gateways[2].Inside, "203.0.113.17/16")
+		}, "gateways.ga.nat", "more than 254 external"},
+		{func(t *Topology) { t.Gateways[0].PortMap = portmap.Behaviour{UPnP: true}; six(t) }, "gateways.ga.port-mapping", "no IPv4 address inside"},
+		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{Transparent: true}; six(t) }, "gateways.ga.proxy", "no IPv4 address inside"},
+		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{HTTP: 3128}; six(t) }, "gateways.ga.proxy", "no IPv4 address inside"},
 		{func(t *Topology) { t.Gateways[0].MaxMappings = -1 }, "gateways.ga.max-mappings", "from 0"},
 		{func(t *Topology) { t.Gateways[0].MaxMappings = 1 << 30 }, "gateways.ga.max-mappings", "from 0"},
 		{func(t *Topology) { t.Hosts[1].Firewall = &nat.Behaviour{} }, "hosts.a.firewall", "does not translate"},
-		{func(t *Topology) { t.Hosts[1].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: 99} }, "hosts.a.firewall", "nat: "},
+		{func(t *Topology) { t.Hosts[1].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: 99} }, "hosts.a.firewall", "unknown policy"},
 		{func(t *Topology) { static(t, "10.2.0.2", "100.64.0.77") }, "gateways.ga.static[0]", "10.2.0.2 is not inside"},
 		{func(t *Topology) { static(t, "10.1.0.2", "100.64.0.12") }, "gateways.ga.static[0]", "taken by gateways.gb.outside"},
 		{func(t *Topology) { static(t, "10.1.0.2", "100.65.0.12") }, "gateways.ga.static[0]", "not in 100.64.0.0/24"},
 		{func(t *Topology) { static(t, "10.1.0.2", "100.64.0.77", "10.1.0.2", "100.64.0.78") }, "gateways.ga.static[1]", "already"},
 		{func(t *Topology) { static(t, "10.1.0.2", "100.64.0.77", "10.1.0.3", "100.64.0.77") }, "gateways.ga.static[1]", "taken by gateways.ga.static[0]"},
 		{func(t *Topology) { t.Gateways[0].NAT.Mode = nat.Open; static(t, "10.1.0.2", "100.64.0.77") }, "gateways.ga.static[0]", "translates nothing"},
+		{func(t *Topology) { static(t, "10.1.0.1", "100.64.0.77") }, "gateways.ga.static[0]", "10.1.0.1 is the gateway's own"},
+		{func(t *Topology) { static(t, "10.1.0.255", "100.64.0.77") }, "gateways.ga.static[0]", "broadcast"},
+		{func(t *Topology) { static(t, "10.1.0.2", "100.64.0.0") }, "gateways.ga.static[0]", "whole network"},
+		{func(t *Topology) {
+			t.Gateways[2].Static = []nat.Static{{Internal: a("100.64.0.11"), External: a("127.0.0.1")}}
+		}, "gateways.cgn.static[0]", "not an address"},
+		{func(t *Topology) {
+			t.Gateways[2].Static = []nat.Static{{Internal: a("100.64.0.11"), External: a("198.51.100.255")}}
+		}, "gateways.cgn.static[0]", "broadcast"},
 		{func(t *Topology) { t.Gateways[0].Static = make([]nat.Static, 1) }, "gateways.ga.static[0]", "two IPv4 addresses"},
 		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{HTTP: 80, SOCKS: 80} }, "gateways.ga.proxy", "share port 80"},
 		{func(t *Topology) { t.Gateways[0].Proxy = Proxy{HTTP: 3129, Transparent: true} }, "gateways.ga.proxy", "share port 3129"},
@@ -187,6 +230,12 @@ func TestCheckRefuses(t *testing.T) {
 			t.Errorf("%v, want %s: ... %s ...", err, c.path, c.what)
 		}
 	}
+}
+
+// six makes home-a one of IPv6.
+func six(t *Topology) {
+	t.Gateways[0].Inside = port("home-a", Link{}, "2001:db8:a::1/64")
+	t.Hosts[1].Port = port("home-a", Link{}, "2001:db8:a::2/64")
 }
 
 func twins(t *Topology) {

@@ -18,8 +18,9 @@ import (
 // maxFile bounds a scenario file.
 const maxFile = 1 << 20
 
-// Load reads a topology from YAML and checks it. name is that of the file, for
-// errors: they are one line, FILE:LINE: where: what is wrong.
+// Load reads a topology from YAML and checks it; those who can build less than
+// others have checks to add, which say so with a *Fault. name is that of the
+// file, for errors: they are one line, FILE:LINE: where: what is wrong.
 //
 //	name: two homes
 //	presets:                       # behaviours of this file
@@ -40,34 +41,43 @@ const maxFile = 1 << 20
 // Internet. What is not said has these defaults:
 //
 //   - A port without an address gets it by DHCP where its network's gateway
-//     serves that. Elsewhere it gets the next free address of its network,
-//     gateways first. A network of which no address is given is 10.N.0.0/24
-//     with the lowest N that is free; on the internet it is 198.51.100.0/24.
+//     serves that and the port does not say dhcp: false. Else it gets the next
+//     free address of its network, gateways first: an IPv6 one where no IPv4
+//     address is given. A network of which none is given is 10.N.0.0/24 with the
+//     lowest N that is free; the internet is 198.51.100.0/24, or another such
+//     one if that is taken.
 //   - A gateway without nat is the zero Behaviour, full-cone. Fields beside
 //     preset replace those of the preset, and tcp-policy starts from what UDP
 //     has. A host's firewall is in mode firewall.
 //   - dhcp: true is the zero Pool.
 //   - rate is in bit, kbit, mbit or gbit a second, loss and the like in percent
 //     or a share, time with its unit: 20ms, 1m30s.
-func Load(name string, data []byte) (Topology, error) {
-	r := &reader{file: name, lines: map[string]int{}, presets: map[string]nat.Behaviour{}, noDHCP: map[string]bool{}}
-	root, err := r.parse(data)
-	if err != nil {
-		return Topology{}, err
-	}
-	t, err := r.topology(root)
-	if err != nil {
-		return Topology{}, err
-	}
-	r.complete(&t)
-	if err := Check(t); err != nil {
-		var f *Fault
-		if errors.As(err, &f) {
-			return Topology{}, fmt.Errorf("%s:%d: %w", name, r.line(f.Path), err)
+func Load(name string, data []byte, more ...func(Topology) error) (Topology, error) {
+	r := newReader(name)
+	t, err := r.load(data)
+	for _, check := range more {
+		if err == nil {
+			err = r.place(check(t))
 		}
-		return Topology{}, fmt.Errorf("%s: %w", name, err)
+	}
+	if err != nil {
+		return Topology{}, err
 	}
 	return t, nil
+}
+
+// Warnings are what may be a mistake in a file that Load takes, in the form of
+// its errors.
+func Warnings(name string, data []byte) (all []string) {
+	r := newReader(name)
+	t, err := r.load(data)
+	if err != nil {
+		return nil
+	}
+	for _, f := range doubts(t) {
+		all = append(all, r.place(f).Error())
+	}
+	return all
 }
 
 // reader is one Load.
@@ -76,6 +86,37 @@ type reader struct {
 	lines   map[string]int // of paths
 	presets map[string]nat.Behaviour
 	noDHCP  map[string]bool // ports, by path, that say dhcp: false
+}
+
+func newReader(name string) *reader {
+	return &reader{file: name, lines: map[string]int{}, presets: map[string]nat.Behaviour{}, noDHCP: map[string]bool{}}
+}
+
+func (r *reader) load(data []byte) (Topology, error) {
+	root, err := r.parse(data)
+	if err != nil {
+		return Topology{}, err
+	}
+	t, err := r.topology(root)
+	if err != nil {
+		return Topology{}, err
+	}
+	if err := r.complete(&t); err != nil {
+		return Topology{}, r.place(err)
+	}
+	return t, r.place(Check(t))
+}
+
+// place says in which line of the file a *Fault is.
+func (r *reader) place(err error) error {
+	var f *Fault
+	switch {
+	case errors.As(err, &f):
+		return fmt.Errorf("%s:%d: %w", r.file, r.line(f.Path), err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", r.file, err)
+	}
+	return nil
 }
 
 // line is where a path stands, or what it is part of.

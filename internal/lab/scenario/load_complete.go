@@ -1,12 +1,14 @@
 package scenario
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
 
-// complete gives addresses to the ports that have none, as Load promises.
-func (r *reader) complete(t *Topology) {
+// complete gives addresses to the ports that have none, as Load promises, or
+// says with a *Fault why one cannot have any.
+func (r *reader) complete(t *Topology) error {
 	a := addressing{nets: map[string]*network{}}
 	ports := t.ports()
 	for _, p := range ports {
@@ -15,6 +17,11 @@ func (r *reader) complete(t *Topology) {
 	for _, g := range t.Gateways {
 		for _, s := range g.Static {
 			a.nets[g.Outside.Network].taken[s.External] = true
+		}
+		if g.DHCP != nil {
+			for _, reserved := range g.DHCP.Manual {
+				a.nets[g.Inside.Network].taken[reserved] = true
+			}
 		}
 	}
 	for i, p := range ports {
@@ -36,20 +43,23 @@ func (r *reader) complete(t *Topology) {
 		return 0
 	})
 	for _, p := range ports {
-		n := a.nets[p.Network]
-		if len(p.Addrs) > 0 || p.DHCP || p.Network == "" || n.dhcp && !p.leads {
+		if len(p.Addrs) > 0 || p.DHCP || p.Network == "" {
 			continue
 		}
-		if free := a.next(n); free.IsValid() {
-			p.Addrs = []netip.Prefix{free}
+		free, err := a.next(a.nets[p.Network])
+		if err != nil {
+			return fault(p.path, "no address, and %v", err)
 		}
+		p.Addrs = []netip.Prefix{free}
 	}
+	return nil
 }
 
 // attachment is a port of a topology, with where it stands.
 type attachment struct {
 	*Port
 	path string
+	name string // in labs
 	// leads says that this is the way out of its network; serves that there is
 	// DHCP too.
 	leads, serves bool
@@ -59,15 +69,15 @@ type attachment struct {
 func (t *Topology) ports() (all []attachment) {
 	for i := range t.Hosts {
 		h := &t.Hosts[i]
-		all = append(all, attachment{Port: &h.Port, path: "hosts." + h.Name})
+		all = append(all, attachment{Port: &h.Port, path: "hosts." + h.Name, name: h.Name})
 	}
 	for i := range t.Gateways {
 		g := &t.Gateways[i]
 		path := "gateways." + g.Name
-		all = append(all, attachment{Port: &g.Inside, path: path + ".inside", leads: true, serves: g.DHCP != nil})
-		all = append(all, attachment{Port: &g.Outside, path: path + ".outside"})
+		all = append(all, attachment{Port: &g.Inside, path: path + ".inside", name: g.Name + "/inside", leads: true, serves: g.DHCP != nil})
+		all = append(all, attachment{Port: &g.Outside, path: path + ".outside", name: g.Name + "/outside"})
 		if g.DMZ != nil {
-			all = append(all, attachment{Port: g.DMZ, path: path + ".dmz", leads: true})
+			all = append(all, attachment{Port: g.DMZ, path: path + ".dmz", name: g.Name + "/dmz", leads: true})
 		}
 	}
 	return all
@@ -75,77 +85,95 @@ func (t *Topology) ports() (all []attachment) {
 
 // addressing is which addresses the networks of a topology have.
 type addressing struct {
-	nets   map[string]*network
-	chosen int // the last N of 10.N.0.0/24
+	nets map[string]*network
+	used []netip.Prefix // of all of them
 }
 
 type network struct {
-	dhcp    bool
-	given   bool // some address is
-	prefix4 netip.Prefix
-	taken   map[netip.Addr]bool
-	last    netip.Addr // given by next
+	name     string
+	dhcp     bool
+	asked    bool // for an address
+	prefixes []netip.Prefix
+	taken    map[netip.Addr]bool
 }
-
-var (
-	autoInternet = netip.MustParsePrefix("198.51.100.0/24")
-	autoInside   = func(n int) netip.Prefix {
-		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 24)
-	}
-)
 
 func (a *addressing) add(p attachment) {
 	n := a.nets[p.Network]
 	if n == nil {
-		n = &network{taken: map[netip.Addr]bool{}}
+		n = &network{name: p.Network, taken: map[netip.Addr]bool{}}
 		a.nets[p.Network] = n
-		if p.Network == Internet {
-			n.prefix4, n.given = autoInternet, true
-		}
 	}
 	n.dhcp = n.dhcp || p.serves
 	for _, prefix := range p.Addrs {
 		n.taken[prefix.Addr()] = true
-		n.given = true
-		if !n.prefix4.IsValid() && prefix.Addr().Is4() && !prefix.IsSingleIP() {
-			n.prefix4 = prefix.Masked()
+		a.used = append(a.used, prefix.Masked())
+		if CheckAddress(prefix) == nil && !slices.Contains(n.prefixes, prefix.Masked()) {
+			n.prefixes = append(n.prefixes, prefix.Masked())
 		}
 	}
 }
 
-// next is an address on n that nobody has, or invalid.
-func (a *addressing) next(n *network) netip.Prefix {
-	if !n.given {
-		n.given = true
-		n.prefix4 = a.unused()
-	}
-	if !n.prefix4.IsValid() {
-		return netip.Prefix{}
-	}
-	if !n.last.IsValid() {
-		n.last = n.prefix4.Addr()
-	}
-	for addr := n.last.Next(); n.prefix4.Contains(addr.Next()); addr = addr.Next() { // not the broadcast address
-		n.last = addr
-		if !n.taken[addr] {
-			return netip.PrefixFrom(addr, n.prefix4.Bits())
+// next is an address on n that nobody has.
+func (a *addressing) next(n *network) (netip.Prefix, error) {
+	if !n.asked {
+		n.asked = true
+		if err := a.choose(n); err != nil {
+			return netip.Prefix{}, err
 		}
 	}
-	return netip.Prefix{}
+	// Of a prefix, the address is the one to look at next.
+	for i, p := range n.prefixes {
+		for addr := p.Addr(); p.Contains(addr); addr = addr.Next() {
+			free := netip.PrefixFrom(addr, p.Bits())
+			if n.taken[addr] || CheckAddress(free) != nil {
+				continue
+			}
+			n.taken[addr] = true
+			n.prefixes[i] = free
+			return free, nil
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("none is free on network %q, which is %v", n.name, n.prefixes[0].Masked())
 }
 
-// unused is a prefix that overlaps no other network.
-func (a *addressing) unused() netip.Prefix {
-	for a.chosen < 255 {
-		a.chosen++
-		p := autoInside(a.chosen)
-		free := true
-		for _, n := range a.nets {
-			free = free && !(n.prefix4.IsValid() && n.prefix4.Overlaps(p))
-		}
-		if free {
-			return p
+// choose leaves those of a network's prefixes that addresses are taken from,
+// and finds one for a network that has none.
+func (a *addressing) choose(n *network) error {
+	written := len(n.prefixes) > 0
+	n.prefixes = slices.DeleteFunc(n.prefixes, netip.Prefix.IsSingleIP)
+	is4 := func(p netip.Prefix) bool { return p.Addr().Is4() }
+	if slices.ContainsFunc(n.prefixes, is4) {
+		n.prefixes = slices.DeleteFunc(n.prefixes, func(p netip.Prefix) bool { return !is4(p) })
+	}
+	if len(n.prefixes) > 0 {
+		return nil
+	}
+	candidates := insides()
+	if n.name == Internet {
+		candidates = publics
+	} else if written {
+		return fmt.Errorf("those of network %q do not say which others it has", n.name)
+	}
+	for _, p := range candidates {
+		if !slices.ContainsFunc(a.used, p.Overlaps) {
+			n.prefixes = []netip.Prefix{p}
+			a.used = append(a.used, p)
+			return nil
 		}
 	}
-	return netip.Prefix{}
+	return fmt.Errorf("no prefix is left for network %q", n.name)
+}
+
+// publics are prefixes for the internet, which look public (RFC 5737, RFC 2544).
+var publics = []netip.Prefix{
+	netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.18.0.0/24"),
+}
+
+// insides are prefixes for the networks behind gateways.
+func insides() (all []netip.Prefix) {
+	for n := 1; n <= 255; n++ {
+		all = append(all, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 0}), 24))
+	}
+	return all
 }

@@ -77,35 +77,101 @@ func TestLoadEverything(t *testing.T) {
 	}
 }
 
-// The smallest file that is worth anything.
+// The smallest files that are worth anything.
 func TestLoadAddresses(t *testing.T) {
-	got, err := Load("x", []byte(`
+	for _, c := range []struct {
+		yaml string
+		want map[string]string
+	}{
+		{`
 hosts: {s: internet, a: home, b: home, c: {network: far, dhcp: false, address: 10.2.0.200/24}, d: taken}
 gateways:
   g: {inside: home, outside: internet}
   isp: {inside: isp, outside: internet, dhcp: true}
   h: {inside: far, outside: isp, dhcp: true}
   i: {inside: {network: taken, address: 10.1.0.1/24}, outside: internet}
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	addrs := map[string]string{}
-	for _, p := range got.ports() {
-		addrs[p.path] = "dhcp"
-		if !p.DHCP {
-			addrs[p.path] = p.Addrs[0].String()
+`, map[string]string{
+			"hosts.s": "198.51.100.1/24", "hosts.a": "10.3.0.2/24", "hosts.b": "10.3.0.3/24", "hosts.c": "10.2.0.200/24", "hosts.d": "10.1.0.2/24",
+			"gateways.g.inside": "10.3.0.1/24", "gateways.g.outside": "198.51.100.2/24",
+			"gateways.isp.inside": "10.4.0.1/24", "gateways.isp.outside": "198.51.100.3/24",
+			"gateways.h.inside": "10.2.0.1/24", "gateways.h.outside": "dhcp",
+			"gateways.i.inside": "10.1.0.1/24", "gateways.i.outside": "198.51.100.4/24",
+		}},
+		// The internet makes way for who has its prefix, or a part of it.
+		{`
+hosts: {s: internet, a: {network: home, address: 198.51.100.9/24}, b: {network: far, address: 203.0.113.130/25}}
+gateways: {g: {inside: home, outside: internet}, h: {inside: far, outside: home}}
+`, map[string]string{
+			"hosts.s": "192.0.2.1/24", "hosts.a": "198.51.100.9/24", "hosts.b": "203.0.113.130/25",
+			"gateways.g.inside": "198.51.100.1/24", "gateways.g.outside": "192.0.2.2/24",
+			"gateways.h.inside": "203.0.113.129/25", "gateways.h.outside": "198.51.100.2/24",
+		}},
+		{`
+hosts: {s: internet, a: {network: home, address: 192.0.2.1/2}}
+gateways: {g: {inside: home, outside: {network: internet, address: 100.64.0.1/24}}}
+`, map[string]string{
+			"hosts.s": "100.64.0.2/24", "hosts.a": "192.0.2.1/2", "gateways.g.inside": "192.0.0.1/2", "gateways.g.outside": "100.64.0.1/24",
+		}},
+		// On the internet too, the next address is one of the prefix that is there.
+		{`
+hosts: {s: {network: internet, address: 203.0.113.1/24}, r: internet, q: {network: internet, address: 192.0.2.1/32}, p: {network: internet, address: "2001:db8::1/64"}}
+gateways: {g: {inside: home, outside: internet}}
+`, map[string]string{
+			"hosts.s": "203.0.113.1/24", "hosts.r": "203.0.113.2/24", "hosts.q": "192.0.2.1/32", "hosts.p": "2001:db8::1/64",
+			"gateways.g.inside": "10.1.0.1/24", "gateways.g.outside": "203.0.113.3/24",
+		}},
+		// The routers' address is theirs.
+		{"hosts: {s: {network: internet, address: 198.18.255.253/30}, r: {network: internet, address: 203.0.113.1/24}, q: internet}", map[string]string{
+			"hosts.s": "198.18.255.253/30", "hosts.r": "203.0.113.1/24", "hosts.q": "203.0.113.2/24",
+		}},
+		// Where the first prefix is full there may be another.
+		{`
+hosts: {s: {network: internet, address: 203.0.113.1/30}, r: internet, q: internet, p: {network: internet, address: 198.51.100.1/24}}
+`, map[string]string{
+			"hosts.s": "203.0.113.1/30", "hosts.r": "203.0.113.2/30", "hosts.q": "198.51.100.2/24", "hosts.p": "198.51.100.1/24",
+		}},
+		{"hosts: {s: {network: internet, address: 192.0.2.1/32}, r: internet}", map[string]string{"hosts.s": "192.0.2.1/32", "hosts.r": "198.51.100.1/24"}},
+		// Beside a pool, and not what is reserved of it.
+		{`
+hosts: {a: home, b: {network: home, dhcp: false}}
+gateways: {g: {inside: home, outside: internet, dhcp: {manual: {02:00:00:00:00:01: 10.1.0.2}}}}
+`, map[string]string{
+			"hosts.a": "dhcp", "hosts.b": "10.1.0.3/24", "gateways.g.inside": "10.1.0.1/24", "gateways.g.outside": "198.51.100.1/24",
+		}},
+		// IPv6 alone.
+		{`
+hosts: {s: {network: internet, address: "2001:db8::2/64"}, r: internet, a: {network: home, address: "2001:db8:a::2/64"}, b: home}
+gateways: {g: {inside: home, outside: internet}}
+`, map[string]string{
+			"hosts.s": "2001:db8::2/64", "hosts.r": "2001:db8::1/64", "hosts.a": "2001:db8:a::2/64", "hosts.b": "2001:db8:a::3/64",
+			"gateways.g.inside": "2001:db8:a::1/64", "gateways.g.outside": "2001:db8::3/64",
+		}},
+		// In the smallest networks every address is somebody's.
+		{`
+hosts: {a: {network: home, address: 10.0.0.1/31}, b: {network: far, address: 10.9.0.2/30}, c: {network: six, address: "2001:db8::1/127"}}
+gateways: {g: {inside: home, outside: internet}, h: {inside: far, outside: internet}, i: {inside: six, outside: internet}}
+`, map[string]string{
+			"hosts.a": "10.0.0.1/31", "hosts.b": "10.9.0.2/30", "hosts.c": "2001:db8::1/127",
+			"gateways.g.inside": "10.0.0.0/31", "gateways.g.outside": "198.51.100.1/24",
+			"gateways.h.inside": "10.9.0.1/30", "gateways.h.outside": "198.51.100.2/24",
+			"gateways.i.inside": "2001:db8::/127", "gateways.i.outside": "198.51.100.3/24",
+		}},
+	} {
+		got, err := Load("x", []byte(c.yaml))
+		if err != nil {
+			t.Errorf("%s\n%v", c.yaml, err)
+			continue
 		}
-	}
-	want := map[string]string{
-		"hosts.s": "198.51.100.1/24", "hosts.a": "10.3.0.2/24", "hosts.b": "10.3.0.3/24", "hosts.c": "10.2.0.200/24", "hosts.d": "10.1.0.2/24",
-		"gateways.g.inside": "10.3.0.1/24", "gateways.g.outside": "198.51.100.2/24",
-		"gateways.isp.inside": "10.4.0.1/24", "gateways.isp.outside": "198.51.100.3/24",
-		"gateways.h.inside": "10.2.0.1/24", "gateways.h.outside": "dhcp",
-		"gateways.i.inside": "10.1.0.1/24", "gateways.i.outside": "198.51.100.4/24",
-	}
-	if d := cmp.Diff(want, addrs); d != "" {
-		t.Error(d)
+		addrs := map[string]string{}
+		for _, p := range got.ports() {
+			addrs[p.path] = "dhcp"
+			if !p.DHCP {
+				addrs[p.path] = p.Addrs[0].String()
+			}
+		}
+		if d := cmp.Diff(c.want, addrs); d != "" {
+			t.Errorf("%s\n%s", c.yaml, d)
+		}
 	}
 }
 
@@ -135,8 +201,8 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"hosts: {a: {network: internet, dhcp: yes}}\n", `f.yaml:1: hosts.a.dhcp: "yes" is neither true nor false`},
 		{"hosts: {a: {network: internet, link: {delay: 20}}}\n", `f.yaml:1: hosts.a.link.delay: "20" is no time with a unit, like 20ms or 1m30s`},
 		{"hosts: {a: {network: internet, link: {loss: 101%}}}\n", `f.yaml:1: hosts.a.link.loss: "101%" is no share from 0% to 100%, like 1% or 0.01`},
-		{"hosts: {a: {network: internet, link: {rate: fast}}}\n", `f.yaml:1: hosts.a.link.rate: "fast" is no rate, like 500kbit, 100mbit or 1gbit`},
-		{"hosts: {a: {network: internet, link: {rate: 1/3}}}\n", `f.yaml:1: hosts.a.link.rate: "1/3" is no rate, like 500kbit, 100mbit or 1gbit`},
+		{"hosts: {a: {network: internet, link: {rate: fast}}}\n", `f.yaml:1: hosts.a.link.rate: "fast" is no rate, like 500kbit, 100mbit, 1gbit or unlimited`},
+		{"hosts: {a: {network: internet, link: {rate: 1/3}}}\n", `f.yaml:1: hosts.a.link.rate: "1/3" is no rate, like 500kbit, 100mbit, 1gbit or unlimited`},
 		{"hosts: {a: {network: internet, link: {mtu: 1e3}}}\n", `f.yaml:1: hosts.a.link.mtu: "1e3" is no number that fits here`},
 		{"hosts: {a: {network: internet, link: {delay: -1s}}}\n", "f.yaml:1: hosts.a.link: delay, jitter, rate and MTU are not negative"},
 		{"gateways:\n  g:\n    inside: a\n    outside: internet\n    nat: cone\n",
@@ -154,10 +220,20 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		// What Check finds is told with the line too.
 		{"hosts:\n  a: internet\n  b:\n    network: internet\n    link: {}\n    address: 198.51.100.1/24\n  c:\n    network: internet\n\n    address: 198.51.100.1/24\n",
 			"f.yaml:10: hosts.c.address: 198.51.100.1 is taken by hosts.b"},
+		{"hosts: {a: {network: internet, address: 224.0.0.1/4}, b: internet}", "f.yaml:1: hosts.a.address: 224.0.0.1/4 is not an address for a port"},
+		{"hosts:\n  a: internet\n  all: internet\n", `f.yaml:3: hosts.all: "all" is unfit: it stands for all others where they are named`},
 		{"hosts:\n  a: internet\n  b: nowhere\n", `f.yaml:3: hosts.b: no gateway leads out of network "nowhere"`},
 		{"gateways:\n  g:\n    inside: {network: a, address: 10.0.0.1/24}\n    outside: {network: internet, address: 198.51.100.1/24}\n    nat:\n      rules:\n" +
 			"      - {action: accept, from: inside}\n      - action: discard\n        from: [local, dmz]\n        to: inside\n",
 			"f.yaml:8: gateways.g.nat.rules[1]: no rule is asked about what goes from local to inside"},
+		{"hosts:\n  a: {network: internet, address: 203.0.113.1/30}\n  b: internet\n  c: internet\n",
+			`f.yaml:4: hosts.c: no address, and none is free on network "internet", which is 203.0.113.0/30`},
+		{"hosts:\n  a: {network: home, address: 10.0.0.1/32}\ngateways:\n  g: {inside: home, outside: internet}\n",
+			`f.yaml:4: gateways.g.inside: no address, and those of network "home" do not say which others it has`},
+		{"hosts:\n  s: internet\n  a: {network: home, address: 192.0.2.1/1}\ngateways:\n  g: {inside: home, outside: internet}\n",
+			`f.yaml:2: hosts.s: no address, and no prefix is left for network "internet"`},
+		{"gateways:\n  g:\n    inside: {network: home, address: 198.51.100.129/25}\n    outside: {network: internet, address: 198.51.100.1/24}\n",
+			"f.yaml:2: gateways.g: 198.51.100.128/25 is inside and 198.51.100.0/24 outside: they overlap"},
 		{"gateways:\n  g:\n    outside: internet\n", "f.yaml:2: gateways.g.inside: on no network"},
 	} {
 		_, err := Load("f.yaml", []byte(c.yaml))
@@ -179,7 +255,7 @@ func presetNames() string {
 }
 
 func TestRates(t *testing.T) {
-	for s, want := range map[string]int64{"0": 0, "1500": 1500, "1bit": 1, "64kbit": 64000, "1.5Mbit": 1500000, "10GBIT": 1e10} {
+	for s, want := range map[string]int64{"0": 0, "1500": 1500, "1bit": 1, "64kbit": 64000, "1.5Mbit": 1500000, "10GBIT": 1e10, "unlimited": 0} {
 		if got, ok := bits(s); !ok || got != want {
 			t.Errorf("%s is %d, %t", s, got, ok)
 		}

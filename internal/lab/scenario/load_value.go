@@ -3,7 +3,6 @@ package scenario
 import (
 	"encoding"
 	"math"
-	"math/big"
 	"net/netip"
 	"reflect"
 	"strconv"
@@ -152,23 +151,20 @@ func (r *reader) plain(n *yaml.Node, path string, v reflect.Value, how string) e
 	}
 	switch {
 	case v.Type() == reflect.TypeFor[time.Duration]():
-		d, err := time.ParseDuration(s)
-		if err != nil {
-			return r.fault(n, path, "%q is no time with a unit, like 20ms or 1m30s", s)
+		var d time.Duration
+		if d, err = ParseTime(s); err == nil {
+			v.SetInt(int64(d))
 		}
-		v.SetInt(int64(d))
 	case how == "share":
-		f, ok := share(s)
-		if !ok {
-			return r.fault(n, path, "%q is no share from 0%% to 100%%, like 1%% or 0.01", s)
+		var f float64
+		if f, err = ParseShare(s); err == nil {
+			v.SetFloat(f)
 		}
-		v.SetFloat(f)
 	case how == "bits":
-		b, ok := bits(s)
-		if !ok {
-			return r.fault(n, path, "%q is no rate, like 500kbit, 100mbit or 1gbit", s)
+		var b int64
+		if b, err = ParseRate(s); err == nil {
+			v.SetInt(b)
 		}
-		v.SetInt(b)
 	case v.Kind() == reflect.String:
 		v.SetString(s)
 	case v.Kind() == reflect.Bool:
@@ -177,11 +173,10 @@ func (r *reader) plain(n *yaml.Node, path string, v reflect.Value, how string) e
 		}
 		v.SetBool(s == "true")
 	case v.CanInt():
-		i, err := strconv.ParseInt(s, 10, v.Type().Bits())
-		if err != nil {
-			return r.fault(n, path, "%q is no number that fits here", s)
+		var i int64
+		if i, err = parseNumber(s, v.Type().Bits()); err == nil {
+			v.SetInt(i)
 		}
-		v.SetInt(i)
 	case v.CanUint():
 		i, err := strconv.ParseUint(s, 10, v.Type().Bits())
 		if err != nil {
@@ -191,42 +186,8 @@ func (r *reader) plain(n *yaml.Node, path string, v reflect.Value, how string) e
 	default:
 		panic("scenario: no file can hold a " + v.Type().String())
 	}
+	if err != nil {
+		return r.fault(n, path, "%v", err)
+	}
 	return nil
-}
-
-// share reads 1% and 0.01.
-func share(s string) (float64, bool) {
-	number, percent := strings.CutSuffix(s, "%")
-	f, err := strconv.ParseFloat(number, 64)
-	if percent {
-		f /= 100
-	}
-	return f, err == nil && f >= 0 && f <= 1
-}
-
-// bits reads 1500000, 500kbit and 1.5gbit.
-func bits(s string) (int64, bool) {
-	s = strings.ToLower(s)
-	factor := int64(1)
-	for _, u := range []struct {
-		unit   string
-		factor int64
-	}{{"kbit", 1e3}, {"mbit", 1e6}, {"gbit", 1e9}, {"bit", 1}} {
-		if number, ok := strings.CutSuffix(s, u.unit); ok {
-			s, factor = number, u.factor
-			break
-		}
-	}
-	if len(s) > 20 || strings.ContainsAny(s, "e/_") {
-		return 0, false // such numbers may be slow to read
-	}
-	x, ok := new(big.Rat).SetString(s)
-	if !ok {
-		return 0, false
-	}
-	x.Mul(x, new(big.Rat).SetInt64(factor))
-	if !x.IsInt() || !x.Num().IsInt64() || x.Sign() < 0 {
-		return 0, false
-	}
-	return x.Num().Int64(), true
 }

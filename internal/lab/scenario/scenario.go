@@ -16,6 +16,9 @@ import (
 // between the outermost gateways and the public hosts.
 const Internet = "internet"
 
+// Everything stands, where a host or gateway is named, for all others.
+const Everything = "all"
+
 // Topology is networks joined by gateways, with hosts on them. The networks
 // form a tree whose root is Internet.
 type Topology struct {

@@ -15,7 +15,7 @@ func (n *Network) build(t scenario.Topology) error {
 	if err := scenario.Check(t); err != nil {
 		return err
 	}
-	n.topology = t
+	n.topology, n.short = t, scenario.Shortages(t)
 	n.segment(scenario.Internet)
 	for _, g := range t.Gateways { // the ways out say which prefixes a network has
 		n.addGateway(g)
@@ -78,9 +78,10 @@ func (n *Network) attach(name string, sp scenario.Port) *port {
 func (s *segment) admit(prefixes []netip.Prefix) (addrs []netip.Addr, err error) {
 	for _, prefix := range prefixes {
 		a := prefix.Addr()
+		if err := scenario.CheckAddress(prefix); err != nil {
+			return nil, err
+		}
 		switch {
-		case !prefix.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast():
-			return nil, fmt.Errorf("%v is not an address for a port", prefix)
 		case slices.Contains(addrs, a):
 			return nil, fmt.Errorf("%v is there twice", a)
 		case s.name != scenario.Internet && !slices.Contains(s.onLink, prefix.Masked()):

@@ -378,3 +378,17 @@ func TestRebootKeepsLeases(t *testing.T) {
 		}
 	})
 }
+
+// TestPoolTooSmall: nobody waits for an address that there is not.
+func TestPoolTooSmall(t *testing.T) {
+	top := leasing(nat.Behaviour{}, nat.Behaviour{})
+	top.Gateways[0].DHCP.Last = top.Gateways[0].DHCP.First
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		configured(t, n)
+		a, _ := n.Host("a").Addrs()
+		b, _ := n.Host("b").Addrs()
+		if len(a)+len(b) != 3 { // with those of IPv6
+			t.Errorf("a has %v, b %v", a, b)
+		}
+	})
+}

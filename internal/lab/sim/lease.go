@@ -100,10 +100,12 @@ func (l *lease) heed(e dhcp.ClientEvent) {
 	o.setAddrs(append([]netip.Addr{a}, l.fixed...))
 }
 
+// configured says that as many ports with DHCP have an address as can.
 func (n *Network) configured() bool {
+	waiting := map[string]int{}
 	for _, g := range n.gateways {
 		if _, ok := g.router.Outside(); g.data.Outside.DHCP && !ok {
-			return false
+			waiting[g.data.Outside.Network]++
 		}
 	}
 	for _, h := range n.hosts {
@@ -112,13 +114,21 @@ func (n *Network) configured() bool {
 			continue
 		}
 		if g, ok := o.lease.client.Grant(); !ok || !slices.Contains(o.p.addrs, g.Prefix.Addr()) {
+			waiting[o.p.segment.name]++
+		}
+	}
+	for _, s := range n.short {
+		waiting[s.Network] -= s.Wanted - s.Lends
+	}
+	for _, count := range waiting {
+		if count > 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// Ready waits until every port with DHCP has an address.
+// Ready waits until every port with DHCP has an address for which there is one.
 func (n *Network) Ready(ctx context.Context) error {
 	n.enter()
 	defer n.leave()

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
@@ -29,10 +30,7 @@ type route struct {
 
 // Routers of the internet, as the source of their ICMP errors. The kernel's lab
 // uses the same.
-var (
-	routerIPv4 = netip.MustParseAddr("198.18.255.254")
-	routerIPv6 = netip.MustParseAddr("2001:db8:ffff:ffff::fe")
-)
+var routerIPv4, routerIPv6 = scenario.RouterIPv4, scenario.RouterIPv6
 
 // claim makes p the one that has an address, as a gratuitous ARP does: of
 // several that claim one address the last has it, until it gives it up.

@@ -40,6 +40,7 @@ type Network struct {
 	opt   Options
 
 	topology scenario.Topology
+	short    []scenario.Shortage
 	events   events
 	seq      uint64
 	happened uint64 // events so far

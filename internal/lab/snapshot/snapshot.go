@@ -50,7 +50,7 @@ type Host struct {
 }
 
 // Gateway is a gateway. Of one that is the kernel's, only names, ports
-// and behaviour are known.
+// and behaviour are known, and whether it blocks UDP.
 type Gateway struct {
 	Name            string
 	Kernel          bool

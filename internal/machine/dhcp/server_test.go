@@ -504,3 +504,23 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Errorf("%v", o)
 	}
 }
+
+func TestLends(t *testing.T) {
+	for _, c := range []struct {
+		cfg  ServerConfig
+		want int
+	}{
+		{ServerConfig{Addr: netip.MustParsePrefix("192.168.1.1/30")}, 1},
+		{ServerConfig{Addr: home, Fixed: []netip.Addr{home.Addr(), addr("::1"), addr("192.168.1.9"), addr("10.0.0.1")}}, 252},
+		{ServerConfig{Addr: home, Pool: Pool{First: addr("192.168.1.5"), Last: addr("192.168.1.6"),
+			Manual: map[string]netip.Addr{mac(1).String(): addr("192.168.1.5"), mac(2).String(): addr("192.168.1.9")}}}, 1},
+		{ServerConfig{Addr: home, Fixed: []netip.Addr{addr("192.168.1.5")}, Pool: Pool{First: addr("192.168.1.5"), Last: addr("192.168.1.5")}}, 0},
+	} {
+		if got, err := c.cfg.Lends(); got != c.want || err != nil {
+			t.Errorf("%+v: %d, %v; want %d", c.cfg, got, err, c.want)
+		}
+	}
+	if _, err := (ServerConfig{}).Lends(); err == nil {
+		t.Error("nobody lends something")
+	}
+}

@@ -97,6 +97,21 @@ func (s *space) watched(a netip.Addr) bool {
 // size is how many dynamic addresses there are at most.
 func (s *space) size() int { return int(s.last-s.first) + 1 }
 
+// Lends is how many hosts without a manual address can have one at a time.
+func (cfg ServerConfig) Lends() (int, error) {
+	s, err := newSpace(&cfg)
+	if err != nil {
+		return 0, err
+	}
+	n := s.size()
+	for a := range s.kept {
+		if a.Is4() && number(a) >= s.first && number(a) <= s.last {
+			n--
+		}
+	}
+	return n, nil
+}
+
 func number(a netip.Addr) uint32 {
 	b := a.As4()
 	return binary.BigEndian.Uint32(b[:])

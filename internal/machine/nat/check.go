@@ -18,6 +18,9 @@ func (g *Gateway) check() error {
 		return errors.New("nat: unknown behaviour")
 	}
 	for _, p := range []*Policy{&g.udpPolicy, &g.tcpPolicy} {
+		if p.Filtering == PerConnection {
+			return errors.New("nat: mapping can be per-connection, filtering cannot")
+		}
 		if p.Mapping > PerConnection || p.Filtering > AddressAndPortDependent || p.Hairpin > HairpinExternalSource {
 			return fmt.Errorf("nat: unknown policy %+v", *p)
 		}
@@ -42,8 +45,10 @@ func (g *Gateway) check() error {
 		return fmt.Errorf("nat: no blocks of %d ports from %d to %d", b.Ports.Block, g.within.first, g.within.last)
 	case b.Ports.Delta < -65535 || b.Ports.Delta > 65535:
 		return fmt.Errorf("nat: delta %d is larger than any port", b.Ports.Delta)
-	case b.Ports.PerHost < 0 || b.Ports.Rate < 0 || b.Ports.Held < 0 || b.Ports.HoldDown < 0 || b.Ports.HoldDown > longest:
+	case b.Ports.PerHost < 0 || b.Ports.Rate < 0 || b.Ports.Held < 0:
 		return errors.New("nat: negative limit")
+	case b.Ports.HoldDown < 0 || b.Ports.HoldDown > longest:
+		return fmt.Errorf("nat: no port rests %v", b.Ports.HoldDown)
 	}
 	for _, r := range b.Untranslated {
 		switch {
@@ -64,8 +69,11 @@ func (g *Gateway) check() error {
 		}
 	}
 	u := &b.Unsolicited
-	if u.TCP > Prohibited || u.Other > Prohibited || u.After < 0 || u.After > longest {
-		return fmt.Errorf("nat: unknown answers %+v", *u)
+	switch {
+	case u.TCP > Prohibited || u.Other > Prohibited:
+		return errors.New("nat: unknown answers to what is unsolicited")
+	case u.After < 0 || u.After > longest:
+		return fmt.Errorf("nat: no answer waits %v", u.After)
 	}
 	t := &b.Timers
 	for _, d := range []time.Duration{t.UDP, t.UDPUnanswered, t.ICMP, t.Transitory, t.Established, t.AfterFIN, t.AfterRST} {

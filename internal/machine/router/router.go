@@ -119,7 +119,9 @@ func (r *Router) services(now time.Time) (err error) {
 	}
 	if r.cfg.DHCP != nil {
 		r.server, err = dhcp.NewServer(dhcp.ServerConfig{
-			Pool: *r.cfg.DHCP, Addr: netip.PrefixFrom(own, network.Bits()), Fixed: r.cfg.Fixed,
+			Pool:  *r.cfg.DHCP,
+			Addr:  netip.PrefixFrom(own, network.Bits()),
+			Fixed: slices.Concat(r.cfg.Fixed, r.cfg.NAT.Own[nat.Inside]),
 		})
 		if err != nil {
 			return err

@@ -147,6 +147,18 @@ func TestHostsGetAddresses(t *testing.T) {
 	w.wantSaid()
 }
 
+// The router's other addresses are nobody else's.
+func TestOwnAddressIsNotLent(t *testing.T) {
+	cfg := Config{NAT: natConfig(), DHCP: pool()}
+	cfg.NAT.Own[nat.Inside] = append(cfg.NAT.Own[nat.Inside], addr("192.168.1.100"))
+	w := newWorld(t, cfg)
+	a := w.host(1)
+	w.settle()
+	if g, ok := a.Grant(); !ok || g.Prefix.Addr() != addr("192.168.1.101") {
+		t.Errorf("%+v %v", g, ok)
+	}
+}
+
 func TestThiefIsNoticed(t *testing.T) {
 	w := newWorld(t, Config{NAT: natConfig(), DHCP: pool(), Fixed: []netip.Addr{addr("192.168.1.105")}})
 	w.host(1)
