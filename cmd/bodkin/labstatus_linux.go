@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -112,11 +113,15 @@ func (f *statusFlags) print(lab draw.Lab, out io.Writer) error {
 	return writeResult(out, text)
 }
 
-// screen is the width of the terminal that standard output is, if it is one.
+// screen is the width of the terminal that standard output is. If it is none,
+// lines have the length that they have.
 func screen() (width int, terminal bool) {
 	size, err := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ)
-	if err != nil || size.Col == 0 {
-		return 100, err == nil
+	switch {
+	case err != nil:
+		return math.MaxInt, false
+	case size.Col == 0:
+		return 100, true
 	}
 	return max(int(size.Col), 60), true
 }

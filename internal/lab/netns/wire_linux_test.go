@@ -266,7 +266,6 @@ func TestLinks(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLab(t, twoHosts(tt.link), Options{Seed: 1, UserWire: true})
 			a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
-			b.SetReadBuffer(4 << 20)
 			b.stampArrivals()
 			to := netip.AddrPortFrom(l.Host("b").Addr(true), 1)
 			go func() {

@@ -171,7 +171,6 @@ func TestSegmentsThroughGateway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.SetReadBuffer(1 << 20)
 		burst := string(pattern(10_500))
 		a.send(a.peer, burst)
 		for len(burst) > 0 {
