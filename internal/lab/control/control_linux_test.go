@@ -110,6 +110,39 @@ func TestInterrupted(t *testing.T) {
 	t.Logf("%d of 20 starts were given up", given)
 }
 
+// TestGivenUpTooLate: who gives a start up when the lab is up already, and has
+// said so, leaves nothing either.
+func TestGivenUpTooLate(t *testing.T) {
+	dir := home(t)
+	d, err := openDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	lock, err := d.reserve("x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	cmd, conn, err := launch(d, lock, Spec{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a started
+	err = writeLine(conn, start{Name: "x", File: "x.yaml", Text: []byte(oneHost)})
+	if err == nil {
+		_, err = readLine(conn, maxAnswer, &a, 0)
+	}
+	if err != nil || a.Info == nil {
+		t.Errorf("%+v, %v", a, err)
+	}
+	conn.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	empty(t, dir)
+}
+
 // TestOneName: of many who want a name at once, one gets it.
 func TestOneName(t *testing.T) {
 	dir := home(t)
@@ -383,7 +416,7 @@ func TestNames(t *testing.T) {
 // TestStopped: of two labs one is stopped. The other one is listed at once, and
 // the end of the first is not waited for.
 func TestStopped(t *testing.T) {
-	dir := home(t)
+	home(t)
 	c, other := up(t, "x"), up(t, "y")
 	info, err := c.Info()
 	if err != nil {
@@ -391,6 +424,10 @@ func TestStopped(t *testing.T) {
 	}
 	if err := syscall.Kill(info.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(info.PID, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("%v, %v", status, err)
 	}
 	start := time.Now()
 	all, err := List()
@@ -404,7 +441,6 @@ func TestStopped(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 	down(t, other)
-	empty(t, dir)
 }
 
 // TestStoppedGuard: a guard that is stopped does not keep a lab from ending.

@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"time"
@@ -19,7 +18,7 @@ type holder struct {
 	dir    *dir
 	lock   *os.File // held until the process ends
 	starts *net.UnixConn
-	left   chan struct{} // closed when the process that started this one has ended, or let go
+	left   chan struct{} // closed when the process that started this one has ended or given up
 	spec   start
 }
 
@@ -30,7 +29,7 @@ var (
 
 // Hold is the main function of a holder. It returns when the lab is no more:
 // when ctx ends, when a client says so, or when the process that started it
-// ends and the lab is tied to it.
+// ends and has not let it go.
 func Hold(ctx context.Context) error {
 	h, listener, err := takeOver()
 	if err != nil {
@@ -94,8 +93,9 @@ func takeOver() (*holder, *net.UnixListener, error) {
 		return nil, nil, err
 	}
 	go func() {
-		defer close(h.left)
-		io.Copy(io.Discard, h.starts)
+		if n, _ := h.starts.Read(make([]byte, 1)); n == 0 {
+			close(h.left)
+		} // else it lets go
 	}()
 	return h, listener, nil
 }
@@ -113,14 +113,10 @@ func (h *holder) serve(ctx context.Context, listener *net.UnixListener, lab *net
 	s := newServer(listener, lab, info)
 	warnings := append(scenario.Warnings(h.spec.File, h.spec.Text), lab.Warnings()...)
 	err = writeLine(h.starts, started{Info: &info, Warnings: warnings})
-	left := h.left
-	if !h.spec.Tied {
-		left = nil
-	}
 	if err == nil {
 		select {
 		case <-ctx.Done():
-		case <-left:
+		case <-h.left:
 		case <-s.down:
 		}
 	}

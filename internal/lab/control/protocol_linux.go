@@ -84,10 +84,10 @@ type start struct {
 	Text []byte `json:"text"` // of the file
 	// Verbs come before Verb and GuardVerb on the command line of this program.
 	Verbs []string `json:"verbs"`
-	// Tied holders end when the process that started them does.
-	Tied bool `json:"tied,omitempty"`
 }
 
+// started is followed, the other way, by a byte that lets the holder go: the lab
+// stays. Without it, the holder ends when who has started it does, or gives up.
 type started struct {
 	Error    *Error   `json:"error,omitempty"`
 	Info     *Info    `json:"info,omitempty"`

@@ -70,22 +70,57 @@ func Start(ctx context.Context, spec Spec) (*Started, error) {
 }
 
 func startHolder(ctx context.Context, d *dir, lock *os.File, spec Spec) (*Started, error) {
-	socket, err := d.listen(spec.Name)
+	cmd, conn, err := launch(d, lock, spec)
 	if err != nil {
 		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	var a started
+	err = writeLine(conn, start{Name: spec.Name, File: spec.File, Text: spec.Text, Verbs: spec.Verbs})
+	if err == nil {
+		_, err = readLine(conn, maxAnswer, &a, 0)
+	}
+	inTime := stop()
+	up := inTime && err == nil && a.Error == nil
+	if up && spec.Tied {
+		return &Started{*a.Info, a.Warnings, conn, cmd}, nil
+	}
+	if up {
+		_, err = conn.Write([]byte{1}) // it stays
+		up = err == nil
+	}
+	conn.Close()
+	if up {
+		return &Started{*a.Info, a.Warnings, nil, cmd}, nil
+	}
+	cmd.Wait() // it sees the end of the connection
+	switch {
+	case !inTime:
+		return nil, ctx.Err()
+	case a.Error != nil:
+		return nil, a.Error
+	}
+	words, _ := os.ReadFile(d.at(spec.Name + ".log"))
+	return nil, failure(Failed, "", "the process that was to hold the lab ended: %v: %s", cmd.ProcessState, firstLine(words))
+}
+
+// launch begins the process that is to hold a lab.
+func launch(d *dir, lock *os.File, spec Spec) (*exec.Cmd, *net.UnixConn, error) {
+	socket, err := d.listen(spec.Name)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer socket.Close()
 	log, err := os.OpenFile(d.at(spec.Name+".log"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer log.Close()
 	conn, theirs, err := pair()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer theirs.Close()
-
 	cmd := exec.Command("/proc/self/exe", append(append([]string(nil), spec.Verbs...), Verb, spec.Name)...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Dir = "/"
@@ -94,34 +129,10 @@ func startHolder(ctx context.Context, d *dir, lock *os.File, spec Spec) (*Starte
 	cmd.SysProcAttr = holderAttributes()
 	if err := cmd.Start(); err != nil {
 		conn.Close()
-		return nil, explainStart(err)
+		return nil, nil, explainStart(err)
 	}
-	theirs.Close()
 	fmt.Fprintln(lock, cmd.Process.Pid)
-
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	var a started
-	err = writeLine(conn, start(spec))
-	if err == nil {
-		_, err = readLine(conn, maxAnswer, &a, 0)
-	}
-	if stop(); err == nil && a.Error == nil && ctx.Err() == nil {
-		if !spec.Tied {
-			conn.Close()
-			conn = nil
-		}
-		return &Started{*a.Info, a.Warnings, conn, cmd}, nil
-	}
-	conn.Close()
-	cmd.Wait() // it sees the end of the connection
-	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case a.Error != nil:
-		return nil, a.Error
-	}
-	words, _ := os.ReadFile(d.at(spec.Name + ".log"))
-	return nil, failure(Failed, "", "the process that was to hold the lab ended: %v: %s", cmd.ProcessState, firstLine(words))
+	return cmd, conn, nil
 }
 
 func firstLine(text []byte) string {
