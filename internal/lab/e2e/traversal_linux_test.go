@@ -16,6 +16,7 @@ import (
 
 	"github.com/bodkin-net/bodkin/internal/lab/netns"
 	"github.com/bodkin-net/bodkin/internal/lab/probe"
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
@@ -76,11 +77,11 @@ func probing(t *testing.T, presets []nat.Preset, twins bool, opt netns.Options) 
 		}
 		var err error
 		lab, err = netns.New(probe.World(world), opt)
-		if errors.Is(err, errors.ErrUnsupported) {
-			t.Logf("left out: %.120v", err)
+		if fault, ok := errors.AsType[*scenario.Fault](err); ok && errors.Is(err, errors.ErrUnsupported) {
+			t.Logf("left out: %v", err)
 			n := len(presets)
 			presets = slices.DeleteFunc(slices.Clone(presets), func(p nat.Preset) bool {
-				return strings.Contains(err.Error(), " "+probe.Gateway(p)+":")
+				return strings.HasPrefix(fault.Path, "gateways."+probe.Gateway(p)+".")
 			})
 			if len(presets) < n {
 				continue
