@@ -18,26 +18,32 @@ func (g *Gateway) Expect(from Side, pkts ...[]byte) {
 	}
 }
 
-const batch = 32
+const batch = 64
 
 // expect looks at each place for all packets before it goes on to the next,
 // because the processor waits for several places at the same time as long as
-// none depends on another.
+// none depends on another. Where each place is it has worked out before: the less
+// there is between two reads, the more of them are under way.
 func (g *Gateway) expect(from Side, pkts [][]byte) {
 	var hashes, refs [batch]uint32
 	sink := uint64(0)
 	if from == Outside {
+		var pools [batch]*pool
 		for i, b := range pkts {
-			if p := g.poolAt(b); p != nil {
-				refs[i] = p.ref(binary.BigEndian.Uint16(b[22:]))
+			pools[i] = g.poolAt(b)
+		}
+		for i, p := range pools[:len(pkts)] {
+			if p != nil {
+				refs[i] = p.ref(binary.BigEndian.Uint16(pkts[i][22:]))
 			}
 		}
 	} else {
 		for i, b := range pkts {
-			if hashes[i] = g.expectedHash(b); hashes[i] != 0 {
-				h := hashes[i]
-				sink += uint64(g.byInternal.page(h).slots[h%pageSlots].hash)
-			}
+			hashes[i] = g.expectedHash(b)
+		}
+		for i := range pkts {
+			h := hashes[i]
+			sink += uint64(g.byInternal.page(h).slots[h%pageSlots].hash)
 		}
 		for i := range pkts {
 			if h := hashes[i]; h != 0 {
