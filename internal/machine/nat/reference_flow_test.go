@@ -263,27 +263,11 @@ func (r *reference) exchanged(m *refMapping, s *refSession) (heard, said bool) {
 	if s == nil || m.proto != ip.TCP {
 		return s != nil && s.heard, s != nil && s.said
 	}
-	var syn, fin [2]bool
-	dead := false
+	var c refConnection
 	for _, seg := range s.history {
-		i := 0
-		if seg.out {
-			i = 1
-		}
-		switch {
-		case seg.flags&ip.RST != 0:
-			dead = true
-		case seg.flags&(ip.SYN|ip.ACK) == ip.SYN && (dead || fin[0] && fin[1]):
-			syn, fin, dead = [2]bool{}, [2]bool{}, false
-			syn[i] = true
-		case seg.flags&ip.SYN != 0:
-			syn[i] = true
-		default:
-			dead = false
-			fin[i] = fin[i] || seg.flags&ip.FIN != 0
-		}
+		c.take(seg)
 	}
-	return syn[0] && !(fin[0] && fin[1]), syn[1]
+	return c.syn[0] && !(c.fin[0] && c.fin[1]), c.syn[1]
 }
 
 func (r *reference) begin(m *refMapping, p refPacket, remote netip.AddrPort, out bool) {

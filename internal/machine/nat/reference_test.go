@@ -101,35 +101,47 @@ func timeOr(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
+// refConnection is what a session's segments have come to: what each end, the
+// inside one being 1, has sent, and whether an RST ended it.
+type refConnection struct {
+	syn, ack, fin [2]bool
+	dead          bool
+}
+
+func (c *refConnection) over() bool { return c.dead || c.fin[0] && c.fin[1] }
+
+func (c *refConnection) take(seg refSegment) {
+	i := 0
+	if seg.out {
+		i = 1
+	}
+	switch {
+	case seg.flags&ip.RST != 0:
+		c.dead = true
+	case seg.flags&(ip.SYN|ip.ACK) == ip.SYN && c.over():
+		*c = refConnection{}
+		c.syn[i] = true
+	case seg.flags&ip.SYN != 0:
+		c.syn[i] = true
+		c.ack[i] = c.ack[i] || seg.flags&ip.ACK != 0
+	default:
+		c.dead = false // that RST was not the end
+		c.ack[i] = c.ack[i] || seg.flags&ip.ACK != 0
+		c.fin[i] = c.fin[i] || seg.flags&ip.FIN != 0
+	}
+}
+
 // replay is until when a connection is remembered, and what it has come to.
 func (r *reference) replay(s *refSession) (until time.Time, established, over bool) {
 	t := &r.cfg.Timers
-	var syn, ack, fin [2]bool
-	dead := false
+	var c refConnection
 	for _, seg := range s.history {
-		i := 0
-		if seg.out {
-			i = 1
-		}
-		switch {
-		case seg.flags&ip.RST != 0:
-			dead = true
-		case seg.flags&(ip.SYN|ip.ACK) == ip.SYN && (dead || fin[0] && fin[1]):
-			syn, ack, fin, dead = [2]bool{}, [2]bool{}, [2]bool{}, false
-			syn[i] = true
-		case seg.flags&ip.SYN != 0:
-			syn[i] = true
-			ack[i] = ack[i] || seg.flags&ip.ACK != 0
-		default:
-			dead = false // that RST was not the end
-			ack[i] = ack[i] || seg.flags&ip.ACK != 0
-			fin[i] = fin[i] || seg.flags&ip.FIN != 0
-		}
-		over = dead || fin[0] && fin[1]
-		established = syn[0] && syn[1] && ack[0] && ack[1] && !over
+		c.take(seg)
+		over = c.over()
+		established = c.syn[0] && c.syn[1] && c.ack[0] && c.ack[1] && !over
 		var timeout time.Duration
 		switch {
-		case dead:
+		case c.dead:
 			timeout = timeOr(t.AfterRST, 4*time.Minute)
 		case over:
 			timeout = timeOr(t.AfterFIN, 4*time.Minute)
