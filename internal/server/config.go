@@ -50,7 +50,7 @@ type Limits struct {
 	RelayWait  time.Duration // for the other side of a stream relay
 	RelayIdle  time.Duration // of a stream relay, without a byte either way
 	WriteStall time.Duration // of a connection that does not read its messages
-	WriteQueue int           // bytes waiting for it
+	WriteQueue int           // bytes that wait for it or are being written
 }
 
 func (l Limits) withDefaults() Limits {

@@ -33,6 +33,7 @@ type conn struct {
 
 	mu      sync.Mutex
 	queue   []byte // messages to write, framed
+	taken   int    // bytes that the writing goroutine took from it
 	writing bool   // a goroutine is writing
 	cut     bool
 }
@@ -146,14 +147,15 @@ func (c *conn) message(n int) bool {
 	return true
 }
 
-// send queues a message. Who lets the queue fill is cut.
+// send queues a message. Who lets the queue fill is cut; what is being written
+// still counts, or the bound would depend on when the writer took it.
 func (c *conn) send(b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cut {
 		return
 	}
-	if len(c.queue)+2+len(b) > c.server.limits.WriteQueue {
+	if c.taken+len(c.queue)+2+len(b) > c.server.limits.WriteQueue {
 		c.stalled()
 		return
 	}
@@ -178,6 +180,7 @@ func (c *conn) write() {
 		c.mu.Lock()
 		b := c.queue
 		c.queue = nil
+		c.taken = len(b)
 		c.writing = len(b) > 0
 		c.mu.Unlock()
 		if len(b) == 0 {

@@ -184,7 +184,8 @@ func TestSlowReadersAreCut(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newPipes()
-				s := start(t, Config{Key: seed(1), Listeners: []net.Listener{l}})
+				// A proof due at the moment of the stall would race with it.
+				s := start(t, Config{Key: seed(1), Listeners: []net.Listener{l}, Limits: Limits{Proof: time.Minute}})
 				nc := l.dial()
 				defer nc.Close()
 				nc.Write([]byte{4})
