@@ -225,7 +225,8 @@ type TCP struct {
 	RefuseSYNACK    bool `yaml:"refuse-synack"`
 	RefuseSYNACKOut bool `yaml:"refuse-synack-out"`
 	// RSTCloses and ICMPCloses end a connection's state at once when an RST or
-	// an ICMP error comes in for it.
+	// an ICMP error comes in for it; but not one that names an MTU, or no
+	// connection would outlive a narrow link.
 	RSTCloses  bool `yaml:"rst-closes"`
 	ICMPCloses bool `yaml:"icmp-closes"`
 	// CheckWindow drops segments outside of the peers' windows, as Linux

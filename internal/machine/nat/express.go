@@ -25,7 +25,7 @@ func (h *header) read(b []byte) bool {
 		return false
 	}
 	n := int(binary.BigEndian.Uint16(b[2:]))
-	if n < 28 || n > len(b) {
+	if n < 28 || n > len(b) || !soundHeader((*[expressHeader]byte)(b)) {
 		return false
 	}
 	ports := binary.BigEndian.Uint32(b[20:])
@@ -52,6 +52,16 @@ func (h *header) read(b []byte) bool {
 	h.src = at4(binary.BigEndian.Uint32(b[12:]), uint16(ports>>16))
 	h.dst = at4(binary.BigEndian.Uint32(b[16:]), uint16(ports))
 	return ports>>16 != 0 && ports&0xffff != 0
+}
+
+// soundHeader verifies the checksum of an IPv4 header without options (RFC 1812
+// section 5.2.2).
+func soundHeader(b *[expressHeader]byte) bool {
+	sum := uint64(binary.BigEndian.Uint32(b[0:])) + uint64(binary.BigEndian.Uint32(b[4:])) + uint64(binary.BigEndian.Uint32(b[8:])) +
+		uint64(binary.BigEndian.Uint32(b[12:])) + uint64(binary.BigEndian.Uint32(b[16:]))
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	return sum>>16+sum&0xffff == 0xffff
 }
 
 // hasExpress reports whether there is nothing in the behaviour that express

@@ -100,7 +100,7 @@ func TestRulesInModeOpen(t *testing.T) {
 func sum(pkt []byte) {
 	pkt[10], pkt[11] = 0, 0
 	var s uint32
-	for i := 0; i < int(pkt[0]&15)*4; i += 2 {
+	for i := 0; i+1 < min(int(pkt[0]&15)*4, len(pkt)); i += 2 {
 		s += uint32(pkt[i])<<8 | uint32(pkt[i+1])
 	}
 	s = s>>16 + s&0xffff

@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 	"time"
@@ -31,6 +32,8 @@ func FuzzGateway(f *testing.F) {
 		})
 		g.leaves(x, y1)
 		g.leaves(x6, y6)
+		pkt = bytes.Clone(pkt)
+		mend(pkt)
 		var p ip.Packet
 		ok := p.Decode(pkt) == nil && p.ChecksumOK()
 		for i, pass := range []func(time.Time, []byte) Verdict{g.Outbound, g.Inbound} {

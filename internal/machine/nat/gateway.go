@@ -250,7 +250,7 @@ func (g *Gateway) Handle(now time.Time, from Side, pkt []byte, off Offload) Verd
 
 func (g *Gateway) handle(from Side, pkt []byte, off Offload) Verdict {
 	p := &g.packet
-	if p.Decode(pkt) != nil || (p.Proto == ip.UDP || p.Proto == ip.TCP) && !p.Headless && (p.Src.Port() == 0 || p.Dst.Port() == 0) {
+	if p.Decode(pkt) != nil || !p.HeaderOK() || (p.Proto == ip.UDP || p.Proto == ip.TCP) && !p.Headless && (p.Src.Port() == 0 || p.Dst.Port() == 0) {
 		return drop(Malformed)
 	}
 	p.Partial = off.PartialSum

@@ -159,6 +159,9 @@ func FuzzHandle(f *testing.F) {
 		if how&2 != 0 {
 			off.Segment = 100
 		}
+		if pkt = bytes.Clone(pkt); how&4 == 0 { // what a sender wrote
+			mend(pkt)
+		}
 		for _, from := range []Side{Inside, Outside, Inside, Local} {
 			g.handle(from, pkt, off)
 			g.now = g.now.Add(time.Second)

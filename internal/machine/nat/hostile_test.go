@@ -1,6 +1,7 @@
 package nat
 
 import (
+	"bytes"
 	"net/netip"
 	"testing"
 
@@ -31,6 +32,36 @@ func TestOwnAddressIsNobodysSource(t *testing.T) {
 	g.becomes(DMZ, ownDMZ, y1, drop(BadAddress), ownDMZ, y1)
 	// It itself does.
 	g.becomes(Local, ownIn, x, forward(Inside), ownIn, x)
+}
+
+// RFC 1812 section 5.2.2: a router does not guess at what a bit that fell over
+// in an IPv4 header has been, with or without options, whether there is a
+// mapping or not.
+func TestWrongHeaderChecksum(t *testing.T) {
+	g := newBench(t, Behaviour{})
+	at := g.leaves(x, y1)
+	options := ip.AppendUDP(nil, x, y1, 64, make([]byte, 8))
+	options = append(options[:20:20], append([]byte{1, 1, 1, 0}, options[20:]...)...)
+	options[0], options[3] = 0x46, byte(len(options))
+	sum(options)
+	for _, c := range []struct {
+		from Side
+		raw  []byte
+	}{
+		{Inside, udpPacket(x, y1)}, {Inside, udpPacket(x2, y1)}, {Outside, udpPacket(y1, at)}, {Inside, options},
+		{Inside, tcpPacket(x, y1, syn)}, {Inside, ip.AppendEcho(nil, x.Addr(), y1.Addr(), 64, ip.EchoRequest, 1, 1, nil)},
+	} {
+		for bit := range int(c.raw[0]&15) * 32 {
+			raw := bytes.Clone(c.raw)
+			raw[bit/8] ^= 1 << (bit % 8)
+			if v := g.Handle(g.now, c.from, raw, Offload{}); v.Action != Drop {
+				t.Errorf("from %v, bit %d of %x: %+v", c.from, bit, c.raw, v)
+			}
+		}
+		if v := g.Handle(g.now, c.from, bytes.Clone(c.raw), Offload{}); v.Action != Forward {
+			t.Errorf("from %v, %x: %+v", c.from, c.raw, v)
+		}
+	}
 }
 
 // A flood from strangers that is answered leaves the inside its errors: without

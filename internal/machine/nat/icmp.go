@@ -50,7 +50,7 @@ func (g *Gateway) inboundError(from Side, p *ip.Packet) (Side, Reason) {
 	side := m.side
 	if q.Proto == ip.TCP {
 		g.session(session).tcp |= errored
-		if g.cfg.TCP.ICMPCloses {
+		if cause, _ := p.Cause(); g.cfg.TCP.ICMPCloses && cause != ip.TooBig {
 			g.dropSession(session)
 		}
 	}

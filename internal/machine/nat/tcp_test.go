@@ -106,7 +106,8 @@ func TestRFC5382REQ5Timers(t *testing.T) {
 // Guha and Francis 2005: what a gateway lets in, and out, after a SYN went out.
 func TestRefusals5382(t *testing.T) {
 	router := ep("203.0.113.77:0").Addr()
-	const icmp = 0xff // in flags: a time exceeded for the SYN
+	// In flags: a time exceeded for the SYN, or that it was too big.
+	const icmp, tooBig = 0xff, 0xfe
 	type step struct {
 		out   bool
 		flags uint8
@@ -133,6 +134,7 @@ func TestRefusals5382(t *testing.T) {
 		{"SYN, RST, SYN-ACK", TCP{}, []step{{true, syn, true}, {false, rst, true}, {false, synAck, true}}},
 		{"SYN, RST that ends it, SYN-ACK", TCP{RSTCloses: true}, []step{{true, syn, true}, {false, rst, true}, {false, synAck, false}}},
 		{"SYN, ICMP that ends it, SYN-ACK", TCP{ICMPCloses: true}, []step{{true, syn, true}, {false, icmp, true}, {false, synAck, false}}},
+		{"SYN, packet too big, SYN-ACK", TCP{ICMPCloses: true}, []step{{true, syn, true}, {false, tooBig, true}, {false, synAck, true}}},
 		{"an RST of ours ends nothing", TCP{RSTCloses: true}, []step{{true, syn, true}, {true, rst, true}, {false, synAck, true}}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -141,8 +143,12 @@ func TestRefusals5382(t *testing.T) {
 			for i, s := range c.steps {
 				var ok bool
 				switch {
-				case s.flags == icmp:
-					_, v := g.pass(g.Inbound, ip.AppendError(nil, router, ip.TimeExceeded, tcpPacket(at, y1, syn)))
+				case s.flags >= tooBig:
+					cause := ip.TimeExceeded
+					if s.flags == tooBig {
+						cause = ip.TooBig
+					}
+					_, v := g.pass(g.Inbound, ip.AppendError(nil, router, cause, tcpPacket(at, y1, syn)))
 					ok = v.Action == Forward
 				case s.out:
 					_, ok = g.tcpOut(x, y1, s.flags)
