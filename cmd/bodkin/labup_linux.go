@@ -219,6 +219,13 @@ func runLab(ctx context.Context, file, name, on string, args []string) (err erro
 	return supervise(cmd.Process, signals)
 }
 
+// silent is why a lab says nothing, in words.
+var silent = map[control.Silence]string{
+	control.ComingUp: "coming up",
+	control.Stopped:  "stopped",
+	control.Slow:     "no answer yet",
+}
+
 func listOfLabs(labs []control.Info) string {
 	if len(labs) == 0 {
 		return ""
@@ -228,7 +235,7 @@ func listOfLabs(labs []control.Info) string {
 	fmt.Fprintln(w, "NAME\tUP\tHOSTS\tGATEWAYS\tPID\tFILE")
 	for _, l := range labs {
 		if l.Silent {
-			fmt.Fprintf(w, "%s\tdoes not answer\t\t\t%d\t\n", l.Name, l.PID)
+			fmt.Fprintf(w, "%s\t%s\t\t\t%d\t\n", l.Name, silent[l.Why], l.PID)
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%v\t%d\t%d\t%d\t%s\n", l.Name, time.Since(l.Started).Round(time.Second), len(l.Hosts), len(l.Gateways), l.PID, l.File)
