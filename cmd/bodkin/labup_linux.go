@@ -39,6 +39,7 @@ A small file; what it does not say is chosen:
   bodkin lab up two-homes.yaml --name other`,
 		Args: words("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			asJSON, _ = cmd.Flags().GetBool("json")
 			begin := time.Now()
 			lab, err := startLab(cmd.Context(), args[0], name, false)
 			if err != nil {
@@ -53,6 +54,7 @@ A small file; what it does not say is chosen:
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the lab; that of the file if not given")
+	cmd.Flags().Bool("json", false, "write warnings and errors to standard error, one JSON object a line")
 	return cmd
 }
 
@@ -88,7 +90,7 @@ func startLab(ctx context.Context, file, name string, tied bool) (*control.Start
 		return nil, err
 	}
 	for _, w := range lab.Warnings {
-		say("warning: %s", w)
+		warn(w)
 	}
 	return lab, nil
 }
