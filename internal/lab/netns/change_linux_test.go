@@ -343,25 +343,16 @@ func TestDuplicateAddress(t *testing.T) {
 	}
 }
 
-// TestSetLinkChangesTheMTU: a gateway says which MTU its link has now, and the
-// kernel of a host behind it believes that.
-func TestSetLinkChangesTheMTU(t *testing.T) {
-	t.Parallel()
+// TestSetLinkChangesTheMTU: a gateway, of ours or the kernel's, says which MTU
+// its link has now, and the kernel of a host behind it believes that.
+func TestSetLinkChangesTheMTU(t *testing.T) { over(t, testSetLinkChangesTheMTU) }
+
+func testSetLinkChangesTheMTU(t *testing.T, opt Options) {
 	link := scenario.Link{}
-	l := newLab(t, twoNATs(linux, linux, link), Options{})
+	l := newLab(t, twoNATs(linux, linux, link), opt)
 	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
-	raw, err := a.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	discover := func(how int) {
-		raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how) })
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	to, large := netip.AddrPortFrom(ip(sAddr), 3478), strings.Repeat("x", 1372)
-	discover(unix.IP_PMTUDISC_DO)
+	a.discover(unix.IP_PMTUDISC_DO)
 	a.send(to, large)
 	s.mustReceive(large)
 	link.MTU = 1300
@@ -369,6 +360,7 @@ func TestSetLinkChangesTheMTU(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The first is answered, which the socket is told with a later one.
+	var err error
 	for range 20 {
 		if _, err = a.WriteToUDPAddrPort([]byte(large), to); err != nil {
 			break
@@ -378,7 +370,7 @@ func TestSetLinkChangesTheMTU(t *testing.T) {
 	if !errors.Is(err, unix.EMSGSIZE) {
 		t.Fatalf("a packet larger than the path: %v", err)
 	}
-	discover(unix.IP_PMTUDISC_DONT)
+	a.discover(unix.IP_PMTUDISC_DONT)
 	a.send(to, large)
 	s.mustReceive(large)
 }

@@ -119,9 +119,6 @@ func (w *wire) reassign(p *wirePort, addrs []netip.Prefix, g *dhcp.Grant) {
 			s.routes = append(s.routes, p.route(r.To, r.Via))
 		}
 	}
-	if g != nil && g.MTU > 0 {
-		s.mtu = g.MTU
-	}
 	w.configure(p, s)
 }
 
