@@ -423,3 +423,22 @@ func TestLeasedRoutes(t *testing.T) {
 		}
 	})
 }
+
+// Of the MTU of a link and the one that DHCP tells of, a host takes the smaller
+// one; IPv6 has 1280 at least.
+func TestLeasedMTU(t *testing.T) {
+	top := leasing(portRestricted, portRestricted)
+	top.Gateways[0].DHCP.MTU = 1000
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		configured(t, n)
+		for _, c := range []struct{ link, v4, v6 int }{{0, 1000, 1280}, {1300, 1000, 1280}, {900, 900, 900}} {
+			if err := n.SetLink("a", scenario.Link{MTU: c.link}); err != nil {
+				t.Fatal(err)
+			}
+			h := n.Host("a")
+			if v4, v6 := h.mtu(addr("192.0.2.1")), h.mtu(addr("2001:db8:1::1")); v4 != c.v4 || v6 != c.v6 {
+				t.Errorf("on a link with an MTU of %d it has %d and %d", c.link, v4, v6)
+			}
+		}
+	})
+}
