@@ -144,9 +144,10 @@ func downAll() error {
 func newLabList() *cobra.Command {
 	var asData bool
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List the labs that are up",
-		Long:    "List the labs of this user that are up, and those that do not answer.",
+		Use:   "list",
+		Short: "List the labs that are up",
+		Long: `List the labs of this user: those that are up, those that are coming up, those
+whose process is stopped, and those that have not answered within a second.`,
 		Example: "  bodkin lab list",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -39,6 +39,7 @@ A small file; what it does not say is chosen:
   bodkin lab up two-homes.yaml --name other`,
 		Args: words("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			asJSON, _ = cmd.Flags().GetBool("json")
 			begin := time.Now()
 			lab, err := startLab(cmd.Context(), args[0], name, false)
 			if err != nil {
@@ -53,6 +54,7 @@ A small file; what it does not say is chosen:
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the lab; that of the file if not given")
+	cmd.Flags().Bool("json", false, "write warnings and errors to standard error, one JSON object a line")
 	return cmd
 }
 
@@ -88,7 +90,7 @@ func startLab(ctx context.Context, file, name string, tied bool) (*control.Start
 		return nil, err
 	}
 	for _, w := range lab.Warnings {
-		say("warning: %s", w)
+		warn(w)
 	}
 	return lab, nil
 }
@@ -219,6 +221,13 @@ func runLab(ctx context.Context, file, name, on string, args []string) (err erro
 	return supervise(cmd.Process, signals)
 }
 
+// silent is why a lab says nothing, in words.
+var silent = map[control.Silence]string{
+	control.ComingUp: "coming up",
+	control.Stopped:  "stopped",
+	control.Slow:     "no answer yet",
+}
+
 func listOfLabs(labs []control.Info) string {
 	if len(labs) == 0 {
 		return ""
@@ -228,7 +237,7 @@ func listOfLabs(labs []control.Info) string {
 	fmt.Fprintln(w, "NAME\tUP\tHOSTS\tGATEWAYS\tPID\tFILE")
 	for _, l := range labs {
 		if l.Silent {
-			fmt.Fprintf(w, "%s\tdoes not answer\t\t\t%d\t\n", l.Name, l.PID)
+			fmt.Fprintf(w, "%s\t%s\t\t\t%d\t\n", l.Name, silent[l.Why], l.PID)
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%v\t%d\t%d\t%d\t%s\n", l.Name, time.Since(l.Started).Round(time.Second), len(l.Hosts), len(l.Gateways), l.PID, l.File)

@@ -19,6 +19,7 @@ var documented = map[string][]string{
 	"attempt":    {"technique", "result"},
 	"end":        {"bytes_in", "bytes_out"},
 	"error":      {"code", "message"},
+	"warning":    {"message"}, // of lab up
 }
 
 func ndjsonCmd(ts *testscript.TestScript, neg bool, args []string) {

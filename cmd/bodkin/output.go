@@ -50,13 +50,32 @@ func tell(e bodkin.Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	line, err := json.Marshal(e)
+	tellLine(e)
+}
+
+func tellLine(v any) {
+	line, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // events are made of what always marshals
 	}
 	stderr.Lock()
 	defer stderr.Unlock()
 	os.Stderr.Write(append(line, '\n'))
+}
+
+// warn says that something may not be as it was meant: with --json as an event
+// that nodes have none of, with "type" "warning" and a "message".
+func warn(text string) {
+	if !asJSON {
+		say("warning: %s", text)
+		return
+	}
+	tellLine(struct {
+		V       int       `json:"v"`
+		Type    string    `json:"type"`
+		Time    time.Time `json:"time"`
+		Message string    `json:"message"`
+	}{1, "warning", time.Now(), text})
 }
 
 // report says what went wrong in one line, and a hint in another, and returns

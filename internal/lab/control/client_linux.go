@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -99,8 +100,8 @@ func Names() ([]string, error) {
 	return names, err
 }
 
-// List is every lab of this user. All are asked at once; of one that does not
-// answer soon little is known.
+// List is every lab of this user. All are asked at once, but for those that
+// cannot answer; of one that does not answer soon little is known.
 func List() ([]Info, error) {
 	d, err := openDir()
 	if err != nil {
@@ -113,20 +114,43 @@ func List() ([]Info, error) {
 	for i, name := range names {
 		wg.Go(func() {
 			c := Client{name, d, soon}
-			info, err := c.Info()
-			if err != nil {
-				info = Info{Name: name, Silent: true}
-				info.PID, _ = d.holder(name)
+			var e *Error
+			all[i] = Info{Name: name, Silent: true}
+			if all[i].PID, all[i].Why = c.silence(); all[i].Why != "" {
+				return
 			}
-			all[i] = info
+			if info, err := c.Info(); err == nil {
+				all[i] = info
+			} else if errors.As(err, &e) && e.Code == NoLab {
+				all[i].Name = "" // it has just ended
+			} else if all[i].PID, all[i].Why = c.silence(); all[i].Why == "" {
+				all[i].Why = Slow
+			}
 		})
 	}
 	wg.Wait()
-	return all, err
+	return slices.DeleteFunc(all, func(i Info) bool { return i.Name == "" }), err
 }
 
-// ask sends a request and leaves the connection open behind the answer.
+// silence is why the holder cannot answer now, empty if it can. No time shows
+// that: a holder on a busy machine is slow, and alive.
+func (c *Client) silence() (pid int, why Silence) {
+	pid, up, err := c.dir.holder(c.Name)
+	switch {
+	case err == nil && stopped(pid):
+		return pid, Stopped
+	case !up:
+		return pid, ComingUp
+	}
+	return pid, ""
+}
+
+// ask sends a request and leaves the connection open behind the answer. A lab
+// that is coming up is waited for, one that is stopped is not.
 func (c *Client) ask(r request, wanted int) (conn *net.UnixConn, a answer, fds []int, err error) {
+	if pid, why := c.silence(); why == Stopped {
+		return nil, a, nil, c.isStopped(pid)
+	}
 	conn, err = net.DialUnix("unix", nil, &net.UnixAddr{Name: c.dir.at(c.Name + ".sock"), Net: "unix"})
 	if err != nil {
 		return nil, a, nil, c.gone(err)
@@ -151,10 +175,21 @@ func (c *Client) ask(r request, wanted int) (conn *net.UnixConn, a answer, fds [
 
 // gone explains an answer that did not come.
 func (c *Client) gone(err error) error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return failure(Failed, fmt.Sprintf("`bodkin lab down --name %s` ends it", c.Name), "lab %s does not answer", c.Name)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return failure(NoLab, "", "lab %s has just ended: %v", c.Name, err)
 	}
-	return failure(NoLab, "", "lab %s has just ended: %v", c.Name, err)
+	hint := fmt.Sprintf("`bodkin lab down --name %s` ends it", c.Name)
+	switch pid, why := c.silence(); why {
+	case Stopped:
+		return c.isStopped(pid)
+	case ComingUp:
+		return failure(Failed, hint, "lab %s is still coming up", c.Name)
+	}
+	return failure(Failed, hint, "lab %s does not answer", c.Name)
+}
+
+func (c *Client) isStopped(pid int) error {
+	return failure(Failed, fmt.Sprintf("`kill -CONT %d` lets it go on, `bodkin lab down --name %s` ends it", pid, c.Name), "lab %s is stopped", c.Name)
 }
 
 func (c *Client) simple(r request) (answer, error) {
@@ -215,9 +250,6 @@ func (c *Client) Capture(ctx context.Context, network string, begin func() (io.W
 // Down ends the lab and waits until its process has ended. One that does not
 // answer is killed: at once if it is stopped, and cannot.
 func (c *Client) Down() error {
-	if pid, err := c.dir.holder(c.Name); err == nil && stopped(pid) {
-		return c.kill(failure(Failed, "", "lab %s is stopped", c.Name))
-	}
 	info, err := c.Info()
 	if err != nil {
 		return c.kill(err)
@@ -251,7 +283,7 @@ func (c *Client) Down() error {
 
 // kill ends a holder that does not answer.
 func (c *Client) kill(why error) error {
-	pid, err := c.dir.holder(c.Name)
+	pid, _, err := c.dir.holder(c.Name)
 	if err != nil {
 		return why
 	}
@@ -267,10 +299,11 @@ func (c *Client) kill(why error) error {
 	if !ended(process, patience) || !c.dir.clearSoon(c.Name) {
 		return why
 	}
-	return failure(Failed, "", "lab %s did not answer; its process %d was killed", c.Name, pid)
+	return failure(Failed, "", "%v; its process %d was killed", why, pid)
 }
 
-// stopped says that a process was told to stop and not yet to go on.
+// stopped says that a process was told to stop and not yet to go on. One that is
+// traced stops at every turn and goes on: that is not meant.
 func stopped(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -278,7 +311,7 @@ func stopped(pid int) bool {
 	}
 	// The name before the state may hold anything, also parentheses.
 	_, state, _ := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" "))
-	return len(state) > 0 && (state[0] == 'T' || state[0] == 't')
+	return len(state) > 0 && state[0] == 'T'
 }
 
 func ended(process int, limit time.Duration) bool {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -117,9 +118,12 @@ func (d *dir) lock(name string) (*os.File, error) {
 	}
 }
 
-// holder is the process that a lab's lock names. It is the lab's for as long as
-// the lock is held.
-func (d *dir) holder(name string) (pid int, err error) {
+// isUp is the second line of a lock: the holder answers from now on.
+const isUp = "up\n"
+
+// holder is the process that a lab's lock names, and whether the lab is up. Both
+// are the lab's for as long as the lock is held.
+func (d *dir) holder(name string) (pid int, up bool, err error) {
 	text, err := os.ReadFile(d.at(name + ".lock"))
 	if err == nil {
 		pid, err = strconv.Atoi(firstLine(text))
@@ -127,7 +131,7 @@ func (d *dir) holder(name string) (pid int, err error) {
 	if err == nil && pid <= 1 {
 		err = fmt.Errorf("control: %s.lock names the process %d", name, pid)
 	}
-	return pid, err
+	return pid, bytes.HasSuffix(text, []byte("\n"+isUp)), err
 }
 
 // reserve takes the lock and clears what a lab of that name has left behind.
@@ -138,6 +142,10 @@ func (d *dir) reserve(name string) (*os.File, error) {
 		case err == nil:
 			d.remove(name + ".sock")
 			d.remove(name + ".log")
+			if err := f.Truncate(0); err != nil { // it may name a holder that is no more
+				f.Close()
+				return nil, err
+			}
 			return f, nil
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return nil, err

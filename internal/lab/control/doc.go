@@ -7,7 +7,8 @@
 //
 // A directory that only its user can enter has, for every lab NAME:
 //
-//	NAME.lock  locked (flock) by the holder for as long as it lives; its pid
+//	NAME.lock  locked (flock) by the holder for as long as it lives; its pid, and
+//	           "up" in a second line when the lab is
 //	NAME.sock  the socket
 //	NAME.log   what the holder had to say, if it ended badly
 //
@@ -32,7 +33,7 @@ const (
 	maxAnswer  = 64 << 20
 	maxClients = 64
 	patience   = 10 * time.Second
-	soon       = time.Second // for who asks many
+	soon       = time.Second // for who asks many, and only says that one took longer
 )
 
 // Verb is the argument, after the program's own verbs, with which Start

@@ -112,7 +112,9 @@ func (h *holder) serve(ctx context.Context, listener *net.UnixListener, lab *net
 	defer g.dismiss()
 	s := newServer(listener, lab, info)
 	warnings := append(scenario.Warnings(h.spec.File, h.spec.Text), lab.Warnings()...)
-	err = writeLine(h.starts, started{Info: &info, Warnings: warnings})
+	if _, err = h.lock.WriteString(isUp); err == nil {
+		err = writeLine(h.starts, started{Info: &info, Warnings: warnings})
+	}
 	if err == nil {
 		select {
 		case <-ctx.Done():

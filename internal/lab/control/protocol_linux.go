@@ -42,9 +42,20 @@ type Info struct {
 	Gateways []string  `json:"gateways"`
 	Networks []string  `json:"networks"`
 	Ports    []string  `json:"ports"` // that have a link
-	// Silent labs did not answer List: of them only name and process are known.
-	Silent bool `json:"silent,omitempty"`
+	// Silent labs did not answer List: of them only name and process are known,
+	// and why.
+	Silent bool    `json:"silent,omitempty"`
+	Why    Silence `json:"why,omitempty"`
 }
+
+// Silence is why a lab says nothing.
+type Silence string
+
+const (
+	ComingUp Silence = "coming-up" // it is being built
+	Stopped  Silence = "stopped"   // its process was told to stop (SIGSTOP), and not yet to go on
+	Slow     Silence = "slow"      // it has not answered yet
+)
 
 // Change is what is to be different at a host or gateway from now on. What is
 // nil, empty or false stays as it is.

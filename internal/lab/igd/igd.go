@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"github.com/bodkin-net/bodkin/internal/lab/share"
 	"github.com/bodkin-net/bodkin/internal/machine/portmap"
 )
 
@@ -26,7 +27,7 @@ const (
 	requestTime = 10 * time.Second
 	answerTime  = 10 * time.Second
 	idleTime    = time.Minute
-	maxConns    = 64 // at once; others wait
+	maxConns    = 64 // at once; others wait. Of one address, a quarter; more are closed
 )
 
 // Server serves one gateway.
@@ -43,7 +44,7 @@ func Serve(l net.Listener, m Machine) *Server {
 	}}
 	go func() {
 		defer close(s.done)
-		s.http.Serve(netutil.LimitListener(l, maxConns))
+		s.http.Serve(share.Listener(netutil.LimitListener(l, maxConns), share.New(maxConns)))
 	}()
 	return s
 }

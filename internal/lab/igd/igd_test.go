@@ -79,7 +79,7 @@ func TestServe(t *testing.T) {
 	})
 }
 
-// one is a listener for a single connection.
+// one is a listener for connections of the test.
 type one chan net.Conn
 
 func (o one) Accept() (net.Conn, error) {
@@ -91,10 +91,13 @@ func (o one) Accept() (net.Conn, error) {
 func (o one) Close() error   { close(o); return nil }
 func (o one) Addr() net.Addr { return &net.TCPAddr{} }
 
-// from is a connection from somewhere.
-type from struct{ net.Conn }
+// from is a connection from a host.
+type from struct {
+	net.Conn
+	host byte
+}
 
-func (from) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 1, 0, 2), Port: 7} }
+func (f from) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 1, 0, f.host), Port: 7} }
 
 // Who asks and does not read the answer is let go too, however long the answer
 // was held back.
@@ -106,7 +109,7 @@ func TestUnread(t *testing.T) {
 				return portmap.Response{Status: 200, Type: "text/plain", Body: []byte("hello"), After: after}
 			})
 			client, inside := net.Pipe()
-			l <- from{inside}
+			l <- from{inside, 2}
 			io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 			time.Sleep(after + 9*time.Second)
 			start := make([]byte, 15)
@@ -118,6 +121,34 @@ func TestUnread(t *testing.T) {
 				t.Errorf("%v: %q was still there, %v", after, b, err)
 			}
 			s.Close()
+		}
+	})
+}
+
+// One host that takes all connections that it can get does not have others wait.
+func TestGreedyHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := make(one)
+		s := igd.Serve(l, func(portmap.HTTPRequest) portmap.Response {
+			return portmap.Response{Status: 200, Type: "text/plain", Body: []byte("hello")}
+		})
+		start := time.Now()
+		var taken []net.Conn
+		for range 100 {
+			client, inside := net.Pipe()
+			l <- from{inside, 2}
+			taken = append(taken, client)
+		}
+		client, inside := net.Pipe()
+		l <- from{inside, 3}
+		io.WriteString(client, "GET / HTTP/1.0\r\n\r\n")
+		answer, err := io.ReadAll(client)
+		if waited := time.Since(start); err != nil || !strings.HasSuffix(string(answer), "hello") || waited != 0 {
+			t.Errorf("%q, %v after %v", answer, err, waited)
+		}
+		s.Close()
+		for _, c := range taken {
+			c.Close()
 		}
 	})
 }

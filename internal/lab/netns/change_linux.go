@@ -10,23 +10,35 @@ import (
 
 // SetLink changes the link of a port from now on; packets already on their way
 // keep their time. The port is named like its host; a gateway's are named
-// "NAME/inside", "NAME/outside" and "NAME/dmz". A gateway of ours knows another
-// MTU at once; hosts and the kernel's gateways learn of it by what is lost.
+// "NAME/inside", "NAME/outside" and "NAME/dmz". Hosts and gateways know the MTU
+// of their links at once.
 func (l *Lab) SetLink(name string, link scenario.Link) error {
 	if err := scenario.CheckLink(link); err != nil {
 		return fmt.Errorf("netns: %s: %w", name, err)
 	}
-	return l.onWire(func(w *wire) error {
+	var done <-chan error
+	err := l.onWire(func(w *wire) error {
 		p := w.port(name)
 		if p == nil {
 			return fmt.Errorf("netns: no port %q", name)
 		}
+		was := p.deviceMTU()
 		p.Link, p.up.link, p.down.link = link, link, link
+		if p.deviceMTU() != was {
+			done = w.resize(p)
+		}
 		if p.gateway != nil {
 			return p.gateway.router.SetMTU(p.side, link.MTU)
 		}
 		return nil
 	})
+	if err != nil || done == nil {
+		return err
+	}
+	if err := l.wire.await(done); err != nil {
+		return fmt.Errorf("netns: %s: %w", name, err)
+	}
+	return nil
 }
 
 // Cut drops what goes between two addresses, both ways, wherever a network

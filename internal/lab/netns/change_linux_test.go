@@ -1,7 +1,6 @@
 package netns
 
 import (
-	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -341,44 +340,4 @@ func TestDuplicateAddress(t *testing.T) {
 			t.Errorf("%s is taken: %v, want %v", addr, failed, taken)
 		}
 	}
-}
-
-// TestSetLinkChangesTheMTU: a gateway says which MTU its link has now, and the
-// kernel of a host behind it believes that.
-func TestSetLinkChangesTheMTU(t *testing.T) {
-	t.Parallel()
-	link := scenario.Link{}
-	l := newLab(t, twoNATs(linux, linux, link), Options{})
-	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
-	raw, err := a.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	discover := func(how int) {
-		raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, how) })
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	to, large := netip.AddrPortFrom(ip(sAddr), 3478), strings.Repeat("x", 1372)
-	discover(unix.IP_PMTUDISC_DO)
-	a.send(to, large)
-	s.mustReceive(large)
-	link.MTU = 1300
-	if err := l.SetLink("ga/outside", link); err != nil {
-		t.Fatal(err)
-	}
-	// The first is answered, which the socket is told with a later one.
-	for range 20 {
-		if _, err = a.WriteToUDPAddrPort([]byte(large), to); err != nil {
-			break
-		}
-		s.mustNotReceive()
-	}
-	if !errors.Is(err, unix.EMSGSIZE) {
-		t.Fatalf("a packet larger than the path: %v", err)
-	}
-	discover(unix.IP_PMTUDISC_DONT)
-	a.send(to, large)
-	s.mustReceive(large)
 }

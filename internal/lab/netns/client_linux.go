@@ -112,10 +112,12 @@ func (w *wire) reassign(p *wirePort, addrs []netip.Prefix, g *dhcp.Grant) {
 	routes := slices.DeleteFunc(w.plan.routesOf(p.owner), func(r route) bool { return r.to.Addr().Is4() })
 	s := setup{mtu: p.deviceMTU(), routes: routes}
 	if g != nil && g.Router.IsValid() {
-		s.routes = append(routes, p.route(allIPv4, g.Router))
+		s.routes = append(s.routes, p.route(allIPv4, g.Router))
 	}
-	if g != nil && g.MTU > 0 {
-		s.mtu = g.MTU
+	if g != nil {
+		for _, r := range g.Routes {
+			s.routes = append(s.routes, p.route(r.To, r.Via))
+		}
 	}
 	w.configure(p, s)
 }

@@ -79,7 +79,7 @@ func (d *device) setUp(q *port, mode int, plain bool) error {
 	if err := netlink.QdiscReplace(none); err != nil {
 		return fail("no queue", err)
 	}
-	if err := netlink.LinkSetMTU(l, q.deviceMTU()); err != nil {
+	if err := netlink.LinkSetMTU(l, q.linkMTU()); err != nil {
 		return fail("MTU", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
+	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
 // leased is a home whose hosts a and c get their addresses by DHCP from a
@@ -189,5 +190,53 @@ func TestLostBroadcast(t *testing.T) {
 	}
 	if got := c.Sum(Flow{Network: "home", Dst: limitedBroadcast, Protocol: UDP}); got.DroppedPackets < 4 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// besideTheWayOut is a home with DHCP, in which a plain router leads to a
+// network that is not on the way out.
+func besideTheWayOut(kernel bool) scenario.Topology {
+	none := scenario.Link{}
+	return scenario.Topology{
+		Hosts: []scenario.Host{
+			{Name: "a", Port: scenario.Port{Network: "home", DHCP: true}},
+			{Name: "d", Port: on("deep", none, "10.9.0.2/24")},
+			{Name: "s", Port: on(scenario.Internet, none, sAddr)},
+		},
+		Gateways: []scenario.Gateway{
+			{Name: "g", NAT: linux, Inside: on("home", none, gaIn), Outside: on(scenario.Internet, none, gaOut), DHCP: &dhcp.Pool{}},
+			{Name: "inner", Kernel: kernel, NAT: nat.Behaviour{Mode: nat.Open}, Inside: on("deep", none, "10.9.0.1/24"), Outside: on("home", none, "192.168.1.5/24")},
+		},
+	}
+}
+
+// TestLeasedRoutes: who has its address by DHCP finds what is behind a gateway
+// beside the way out, and the way out, before and after it gets another lease.
+func TestLeasedRoutes(t *testing.T) {
+	t.Parallel()
+	for _, kernel := range []bool{false, true} {
+		l := newLab(t, besideTheWayOut(kernel), Options{})
+		d, s := udp(t, l.Host("d"), 4000), udp(t, l.Host("s"), 3478)
+		for range 2 {
+			a := udp(t, l.Host("a"), 4000)
+			a.send(netip.AddrPortFrom(ip("10.9.0.2/24"), 4000), "there")
+			if from := d.mustReceive("there"); from.Addr() != l.Host("a").Addr(true) {
+				t.Errorf("from %v", from)
+			}
+			d.send(netip.AddrPortFrom(l.Host("a").Addr(true), 4000), "and back")
+			a.mustReceive("and back")
+			if from := mapped(a, s, ip(sAddr)); from.Addr() != ip(gaOut) {
+				t.Errorf("outside a is seen as %v", from)
+			}
+			a.Close()
+			old := l.Host("a").Addr(true)
+			if err := l.NewLease("a"); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "another address", func() bool {
+				now := l.Host("a").Addr(true)
+				return now.IsValid() && now != old
+			})
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -99,9 +100,51 @@ func (s setup) apply(p *wirePort, addrs []netip.Prefix) error {
 	return readdress(p.iface, addrs, s.routes)
 }
 
-// deviceMTU is what the owner's kernel takes for the MTU, unless DHCP says
-// otherwise: a link with a small one drops what is larger and says nothing.
-func (p *port) deviceMTU() int { return max(p.Link.MTU, defaultMTU) }
+// resize has the kernel of a port's owner take the MTU that its device has now.
+// The channel says when it has.
+func (w *wire) resize(p *wirePort) <-chan error {
+	mtu, done := p.deviceMTU(), make(chan error, 1)
+	w.errands.add(func() { done <- w.spaces[p.owner].own(func() error { return setMTU(p.iface, mtu) }) })
+	return done
+}
+
+// await waits for an errand. It must not hold the lock of the wire.
+func (w *wire) await(done <-chan error) error {
+	select {
+	case err := <-done:
+		return err
+	case <-w.done: // after which errands are dropped
+		return errClosed
+	}
+}
+
+// linkMTU is what the owner's kernel takes for the MTU: that of the link, which
+// drops what is larger and says nothing.
+func (p *port) linkMTU() int { return p.fitMTU(cmp.Or(p.Link.MTU, defaultMTU)) }
+
+// deviceMTU is that, or what DHCP has told of if it is less.
+func (p *wirePort) deviceMTU() int {
+	if p.client != nil {
+		if g, ok := p.client.Grant(); ok && g.MTU > 0 {
+			return p.fitMTU(min(g.MTU, p.linkMTU()))
+		}
+	}
+	return p.linkMTU()
+}
+
+// fitMTU makes an MTU one that a device can have. With less than its least, IPv6
+// would end on it.
+func (p *port) fitMTU(mtu int) int {
+	if p.addr(false).IsValid() {
+		mtu = max(mtu, leastMTU6)
+	}
+	return min(mtu, largestMTU)
+}
+
+const (
+	leastMTU6  = 1280             // RFC 8200 section 5
+	largestMTU = 65535 - etherLen // of a TAP device
+)
 
 // settle notes that a port that waited for DHCP has its address.
 func (w *wire) settle(p *wirePort) {

@@ -34,13 +34,13 @@ func (l *Lab) Move(host, to string, addrs []netip.Prefix) error {
 		for _, a := range addrs {
 			w.announce(p, a.Addr())
 		}
-		done = w.configure(p, setup{pull: true, mtu: p.deviceMTU(), routes: w.plan.routesOf(p.owner)})
+		done = w.configure(p, setup{pull: true, mtu: p.linkMTU(), routes: w.plan.routesOf(p.owner)})
 		return w.change(p, len(addrs) == 0)
 	})
 	if err != nil {
 		return err
 	}
-	if err := <-done; err != nil {
+	if err := l.wire.await(done); err != nil {
 		return fmt.Errorf("netns: move %s: %w", host, err)
 	}
 	return nil

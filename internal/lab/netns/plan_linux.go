@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 )
 
@@ -205,6 +206,18 @@ func (p *plan) segment(name string) *segment {
 		return nil
 	}
 	return p.networks[i]
+}
+
+// taught are the IPv4 routes that hosts of a network learn by DHCP: to what is
+// behind gateways beside the one that leads out of it. A gateway whose own
+// address is lent has none yet.
+func (s *segment) taught() (routes []dhcp.Route) {
+	for _, b := range s.behind {
+		if via := b.port.addr(true); b.prefix.Addr().Is4() && via.IsValid() {
+			routes = append(routes, dhcp.Route{To: b.prefix, Via: via})
+		}
+	}
+	return routes
 }
 
 func (p *plan) routesOf(n *node) []route {

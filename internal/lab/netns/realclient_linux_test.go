@@ -107,6 +107,29 @@ func TestRealClients(t *testing.T) {
 	}
 }
 
+// TestRealClientIsToldRoutes: the routes come as other people's client reads
+// them, the way out among them.
+func TestRealClientIsToldRoutes(t *testing.T) {
+	t.Parallel()
+	path, err := exec.LookPath("udhcpc")
+	if err != nil {
+		t.Skip(err)
+	}
+	script := filepath.Join(t.TempDir(), "tell")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho \"$1: $staticroutes\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l := newLab(t, besideTheWayOut(false), Options{Unconfigured: []string{"a"}})
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	cmd := l.Host("a").Command(ctx, path, "-i", "eth0", "-f", "-q", "-n", "-O", "staticroutes", "-s", script)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := l.Host("a").Run(cmd); err != nil || !strings.Contains(out.String(), "bound: 10.9.0.0/24 192.168.1.5 0.0.0.0/0 192.168.1.1\n") {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
 // steal gives a host an address behind everybody's back.
 func steal(t *testing.T, h *Host, addr string) {
 	t.Helper()

@@ -59,6 +59,7 @@ func (w *wire) addGateway(p *plan, n *node, opt Options, at map[*port]*wirePort,
 			cfg.Fixed = append(cfg.Fixed, plain(q.Addrs)...)
 		}
 	}
+	cfg.Routes = p.segment(n.gateway.Inside.Network).taught()
 	for side, q := range n.ports {
 		port := at[q]
 		port.gateway, port.side = g, nat.Side(side)

@@ -361,39 +361,6 @@ func lateness(got []arrival, d time.Duration) []time.Duration {
 	return late
 }
 
-func TestMTU(t *testing.T) {
-	t.Parallel()
-	l := newLab(t, twoHosts(scenario.Link{MTU: 1300}), Options{})
-	a, b := udp(t, l.Host("a"), 1), udp(t, l.Host("b"), 1)
-	to := netip.AddrPortFrom(l.Host("b").Addr(true), 1)
-	largest := strings.Repeat("x", 1300-28)
-	a.send(to, largest)
-	b.mustReceive(largest)
-	a.send(to, largest+"x")
-	b.mustNotReceive()
-	b.send(netip.AddrPortFrom(l.Host("a").Addr(true), 1), largest+"xx")
-	a.mustNotReceive()
-	st := l.Status()
-	atA, atB := st.Hosts[0].Port, st.Hosts[1].Port
-	for _, c := range []struct {
-		name          string
-		packets, size uint64
-		got           Count
-	}{
-		{"a sent", 1, 1301, atA.Sent}, {"b received", 0, 0, atB.Received},
-		{"b sent", 1, 1302, atB.Sent}, {"a received", 1, 1302, atA.Received},
-	} {
-		if c.got.DroppedPackets != c.packets || c.got.DroppedBytes != c.size || c.got.Packets < c.packets {
-			t.Errorf("%s: %+v, want %d packets of %d bytes lost", c.name, c.got, c.packets, c.size)
-		}
-	}
-	if err := l.SetLink("a", scenario.Link{}); err != nil {
-		t.Fatal(err)
-	}
-	a.send(to, largest+"x")
-	b.mustReceive(largest + "x")
-}
-
 // TestSegments sends a stream through links that must tell its packets apart.
 func TestSegments(t *testing.T) {
 	t.Parallel()

@@ -184,3 +184,48 @@ func TestCloseWhileDialing(t *testing.T) {
 		}
 	}
 }
+
+// at is the inside end of a connection from an address.
+type at struct {
+	net.Conn
+	from netip.Addr
+}
+
+func (a at) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.AddrPortFrom(a.from, 7)) }
+
+// One host that takes all connections that it can get is not in the way of
+// another, at any of the proxies.
+func TestGreedyHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		greedy, other := netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("10.1.0.3")
+		http, socks, transparent := pipes(), pipes(), pipes()
+		s := Serve(Listeners{http, socks, transparent}, Config{Original: func(netip.AddrPort) (netip.AddrPort, bool) {
+			return netip.MustParseAddrPort("192.0.2.1:80"), true
+		}})
+		defer s.Close()
+		for _, p := range []struct {
+			l         *handover
+			ask, want string
+		}{
+			{http, "GET / HTTP/1.0\r\n\r\n", "HTTP/1.0 400"}, {socks, "\x05\x01\x00", "\x05\x00"},
+			{transparent, "CONNECT x:1 HTTP/1.0\r\n\r\n", "HTTP/1.0 405"},
+		} {
+			var taken []net.Conn
+			for range 2 * defaultMax {
+				client, inside := net.Pipe()
+				p.l.give(at{inside, greedy})
+				taken = append(taken, client)
+			}
+			client, inside := net.Pipe()
+			p.l.give(at{inside, other})
+			io.WriteString(client, p.ask)
+			got := make([]byte, len(p.want))
+			if _, err := io.ReadFull(client, got); err != nil || string(got) != p.want {
+				t.Errorf("%q: answered %q, %v", p.ask, got, err)
+			}
+			for _, c := range append(taken, client) {
+				c.Close()
+			}
+		}
+	})
+}

@@ -17,8 +17,9 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/bodkin-net/bodkin/internal/lab/share"
 )
 
 // Config is what the proxies run on.
@@ -35,7 +36,7 @@ type Config struct {
 	// client was to go.
 	Original func(client netip.AddrPort) (remote netip.AddrPort, ok bool)
 	// Max bounds the connections from the inside, those to each proxy apart;
-	// zero is 256. One more is closed at once.
+	// zero is 256. One address has a quarter of them. One more is closed at once.
 	Max int
 	// Idle ends a connection on which nothing passes either way; zero is 10
 	// minutes.
@@ -280,12 +281,12 @@ func linger(c *conn) {
 // limited closes connections that are too many.
 type limited struct {
 	net.Listener
-	s *Server
-	n atomic.Int64
+	s      *Server
+	shares *share.Shares
 }
 
 func (s *Server) limit(l net.Listener) *limited {
-	limited := &limited{Listener: l, s: s}
+	limited := &limited{Listener: l, s: s, shares: share.New(s.cfg.Max)}
 	s.track(limited)
 	return limited
 }
@@ -307,10 +308,9 @@ func (l *limited) accept() (*conn, error) {
 				continue
 			}
 		}
-		if l.n.Add(1) <= int64(l.s.cfg.Max) {
-			return l.s.newConn(c, func() { l.n.Add(-1) }), nil
+		if from := share.Of(c); l.shares.Take(from) {
+			return l.s.newConn(c, func() { l.shares.Give(from) }), nil
 		}
-		l.n.Add(-1)
 		c.Close()
 	}
 }

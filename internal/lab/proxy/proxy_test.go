@@ -370,7 +370,7 @@ func TestTransparent(t *testing.T) {
 }
 
 func TestLimit(t *testing.T) {
-	b := newBench(t, func(c *Config) { c.Max = 2 })
+	b := newBench(t, func(c *Config) { c.Max = 8 }) // of which an address has two
 	b.set(echo(t), netip.AddrPort{})
 	greeted := func() net.Conn {
 		c := dialTo(t, b.l.SOCKS)

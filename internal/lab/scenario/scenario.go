@@ -90,7 +90,7 @@ type Link struct {
 	Reorder float64       `yaml:"reorder,share"`   // share of packets that overtake the ones before by waiting no Delay
 	Repeat  float64       `yaml:"duplicate,share"` // share of packets that arrive twice
 	Rate    int64         `yaml:"rate,bits"`       // bits per second; 0 is unlimited
-	MTU     int           `yaml:"mtu"`             // larger IP packets are dropped; 0 is 1500. Gateways say so (RFC 1191)
+	MTU     int           `yaml:"mtu"`             // larger IP packets are dropped; 0 is 1500. Whose link it is knows; gateways say so (RFC 1191)
 }
 
 // Outcome is what a connection must come to.

@@ -392,3 +392,53 @@ func TestPoolTooSmall(t *testing.T) {
 		}
 	})
 }
+
+// What is behind a gateway beside the way out is found by who has its address by
+// DHCP, and told to it.
+func TestLeasedRoutes(t *testing.T) {
+	top := scenario.Topology{
+		Hosts: []scenario.Host{
+			{Name: "a", Port: scenario.Port{Network: "home", DHCP: true}},
+			{Name: "d", Port: at("deep", delay, "10.9.0.2/24")},
+		},
+		Gateways: []scenario.Gateway{
+			{Name: "g", NAT: portRestricted, DHCP: &dhcp.Pool{}, Inside: at("home", scenario.Link{}, "10.0.0.1/24"), Outside: at(scenario.Internet, delay, "203.0.113.50/24")},
+			{Name: "inner", NAT: nat.Behaviour{Mode: nat.Open}, Inside: at("deep", scenario.Link{}, "10.9.0.1/24"), Outside: at("home", scenario.Link{}, "10.0.0.5/24")},
+		},
+	}
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		configured(t, n)
+		g, _ := n.Host("a").at.(*outlet).lease.client.Grant()
+		if len(g.Routes) != 1 || g.Routes[0] != (dhcp.Route{To: netip.MustParsePrefix("10.9.0.0/24"), Via: addr("10.0.0.5")}) || g.Router != addr("10.0.0.1") {
+			t.Errorf("a was told %+v", g)
+		}
+		a, d := listenUDP(t, n.Host("a"), 7), listenUDP(t, n.Host("d"), 9)
+		send(t, a, "10.9.0.2:9", "there")
+		if msg, from := receive(t, d); msg != "there" || from != netip.AddrPortFrom(ipv4(n, "a"), 7).String() {
+			t.Errorf("%q from %v", msg, from)
+		}
+		send(t, d, netip.AddrPortFrom(ipv4(n, "a"), 7).String(), "and back")
+		if msg, _ := receive(t, a); msg != "and back" {
+			t.Errorf("%q", msg)
+		}
+	})
+}
+
+// Of the MTU of a link and the one that DHCP tells of, a host takes the smaller
+// one; IPv6 has 1280 at least.
+func TestLeasedMTU(t *testing.T) {
+	top := leasing(portRestricted, portRestricted)
+	top.Gateways[0].DHCP.MTU = 1000
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		configured(t, n)
+		for _, c := range []struct{ link, v4, v6 int }{{0, 1000, 1280}, {1300, 1000, 1280}, {900, 900, 900}} {
+			if err := n.SetLink("a", scenario.Link{MTU: c.link}); err != nil {
+				t.Fatal(err)
+			}
+			h := n.Host("a")
+			if v4, v6 := h.mtu(addr("192.0.2.1")), h.mtu(addr("2001:db8:1::1")); v4 != c.v4 || v6 != c.v6 {
+				t.Errorf("on a link with an MTU of %d it has %d and %d", c.link, v4, v6)
+			}
+		}
+	})
+}

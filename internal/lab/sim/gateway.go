@@ -7,6 +7,7 @@ import (
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/lab/service"
+	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	"github.com/bodkin-net/bodkin/internal/machine/router"
 )
@@ -51,6 +52,13 @@ func (g *Gateway) start() (err error) {
 	for _, p := range in.segment.ports {
 		if p != in {
 			cfg.Fixed = append(cfg.Fixed, p.addrs...)
+		}
+	}
+	// Hosts here need no routes, since the segment finds the way; what the server
+	// says is the same as in namespaces.
+	for _, r := range in.segment.routes {
+		if i := slices.IndexFunc(r.via.addrs, netip.Addr.Is4); i >= 0 && r.prefix.Addr().Is4() {
+			cfg.Routes = append(cfg.Routes, dhcp.Route{To: r.prefix, Via: r.via.addrs[i]})
 		}
 	}
 	for _, s := range g.data.Static {

@@ -76,6 +76,7 @@ func (l *lease) heed(e dhcp.ClientEvent) {
 	n, o := l.o.h.n, l.o
 	a := e.Grant.Prefix.Addr()
 	if e.Kind == dhcp.LostAddress {
+		l.mtu = 0
 		if slices.Contains(o.p.addrs, a) && !slices.Contains(l.fixed, a) {
 			n.note(o.h.name, "has lost "+a.String()+": "+e.Why)
 			o.setAddrs(l.fixed)

@@ -121,7 +121,19 @@ func (o *outlet) drain() {
 
 func (o *outlet) addresses() []netip.Addr          { return o.p.addrs }
 func (o *outlet) source(dst netip.Addr) netip.Addr { return o.p.addr(dst.Is4()) }
-func (o *outlet) mtu(netip.Addr) int               { return o.p.mtu() }
+
+// mtu is that of the link, or what DHCP has told of if it is less. IPv6 always
+// has its least.
+func (o *outlet) mtu(dst netip.Addr) int {
+	if o.lease == nil || o.lease.mtu == 0 {
+		return o.p.mtu()
+	}
+	told := o.lease.mtu
+	if dst.Is6() {
+		told = max(told, minPathMTU6)
+	}
+	return min(told, o.p.mtu())
+}
 
 // neighbourTime is how long Linux asks for a neighbour: three times a second
 // apart.

@@ -24,6 +24,7 @@ func (s *Server) options(m *message) {
 	m.bits = s.space.network.Bits()
 	m.routers = []netip.Addr{s.space.own}
 	m.dns = s.cfg.DNS
+	m.routes = s.routes
 	m.mtu = uint16(s.cfg.MTU)
 }
 

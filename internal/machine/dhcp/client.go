@@ -73,6 +73,7 @@ type Grant struct {
 	Prefix netip.Prefix // its address, with the length of the network's prefix
 	Server netip.Addr
 	Router netip.Addr // invalid: none
+	Routes []Route    // beside the one by Router
 	DNS    []netip.Addr
 	MTU    int           // zero: not told
 	Lease  time.Duration // Forever: no end

@@ -2,6 +2,7 @@ package dhcp
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
@@ -107,16 +108,32 @@ func grantOf(m *message) (g Grant, ok bool) {
 	if host := number(m.yours) << m.bits; m.bits <= 30 && (host == 0 || host == 0xffffffff<<m.bits) {
 		return g, false // the network itself, or everyone on it
 	}
-	for _, r := range m.routers {
-		if unicast(r) && g.Prefix.Contains(r) && r != m.yours {
-			g.Router = r
-			break
-		}
+	near := func(a netip.Addr) bool { return unicast(a) && g.Prefix.Contains(a) && a != m.yours }
+	if i := slices.IndexFunc(m.routers, near); i >= 0 {
+		g.Router = m.routers[i]
+	}
+	if m.routes != nil {
+		g.Router, g.Routes = waysOf(m.routes, near)
 	}
 	if g.MTU < 576 { // RFC 2132 section 5.1 has 68; no IPv4 host must live with less than this
 		g.MTU = 0
 	}
 	return g, true
+}
+
+// waysOf reads the routes of a message, which stand in the place of its routers
+// (RFC 3442). Those that lead nowhere are not taken.
+func waysOf(all []Route, near func(netip.Addr) bool) (router netip.Addr, routes []Route) {
+	for _, r := range all {
+		switch {
+		case r.Via.IsValid() && !near(r.Via), r.To.Addr().IsLoopback(), r.To.Addr().IsMulticast():
+		case r.To.Bits() > 0 || !r.Via.IsValid():
+			routes = append(routes, r)
+		case !router.IsValid():
+			router = r.Via
+		}
+	}
+	return router, routes
 }
 
 func unicast(a netip.Addr) bool {

@@ -1,12 +1,16 @@
 package dhcp
 
 import (
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
@@ -128,7 +132,7 @@ func TestClientGetsAnAddress(t *testing.T) {
 		t.Fatal("the ACK was not taken")
 	}
 	g, ok := p.Grant()
-	want := Grant{netip.MustParsePrefix("192.168.1.100/24"), home.Addr(), home.Addr(), dns, 1400, time.Hour}
+	want := Grant{Prefix: netip.MustParsePrefix("192.168.1.100/24"), Server: home.Addr(), Router: home.Addr(), DNS: dns, MTU: 1400, Lease: time.Hour}
 	if !ok || fmt.Sprint(g) != fmt.Sprint(want) {
 		t.Errorf("%+v", g)
 	}
@@ -139,6 +143,67 @@ func TestClientGetsAnAddress(t *testing.T) {
 	// The lease counts from when it was asked for.
 	if d := p.next(); d != 30*time.Minute-time.Second || p.State() != Renewing {
 		t.Errorf("%v after %v", p.State(), d)
+	}
+}
+
+// RFC 3442 has a client ask for its option before the routers, look at no
+// router where it has it, and clear what is behind the masks. The option's
+// bytes are those of the RFC's table.
+func TestClientTakesRoutes(t *testing.T) {
+	p := newPuppet(t)
+	m, _ := p.asked(discover)
+	d, err := dhcpv4.FromBytes(m.bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := d.ParameterRequestList()
+	if at := slices.Index(list, dhcpv4.OptionCode(dhcpv4.OptionClasslessStaticRoute)); at < 0 || at > slices.Index(list, dhcpv4.OptionCode(dhcpv4.OptionRouter)) {
+		t.Errorf("asks for %v", list)
+	}
+	p.told(m, offer)
+	m, _ = p.asked(request)
+	router, beside := addr("192.168.1.2"), addr("192.168.1.9")
+	p.told(m, ack, func(m *message) {
+		m.routers = []netip.Addr{home.Addr()}
+		m.routes = []Route{
+			{netip.MustParsePrefix("10.17.0.0/16"), beside},
+			{netip.MustParsePrefix("10.18.1.2/16"), beside},
+			{To: netip.MustParsePrefix("10.19.0.0/16")},
+			{netip.MustParsePrefix("10.20.0.0/16"), addr("10.0.0.1")}, // not near
+			{netip.MustParsePrefix("10.21.0.0/16"), m.yours},
+			{netip.MustParsePrefix("127.0.0.0/8"), beside},
+			{netip.MustParsePrefix("224.0.0.0/4"), beside},
+			{netip.MustParsePrefix("0.0.0.0/0"), router},
+		}
+	})
+	g, _ := p.Grant()
+	want := []Route{{netip.MustParsePrefix("10.17.0.0/16"), beside}, {netip.MustParsePrefix("10.18.0.0/16"), beside}, {To: netip.MustParsePrefix("10.19.0.0/16")}}
+	if g.Router != router || !slices.Equal(g.Routes, want) {
+		t.Errorf("%+v", g)
+	}
+	// Without a way out among the routes there is none.
+	p.next()
+	m, _ = p.asked(request)
+	p.told(m, ack, func(m *message) {
+		m.routers, m.routes = []netip.Addr{home.Addr()}, []Route{{netip.MustParsePrefix("10.17.0.0/16"), beside}}
+	})
+	if g, _ := p.Grant(); g.Router.IsValid() || len(g.Routes) != 1 {
+		t.Errorf("%+v", g)
+	}
+	for text, want := range map[string]Route{
+		"00 c0a80101":          {netip.MustParsePrefix("0.0.0.0/0"), home.Addr()},
+		"08 0a c0a80101":       {netip.MustParsePrefix("10.0.0.0/8"), home.Addr()},
+		"18 0a0000 c0a80101":   {netip.MustParsePrefix("10.0.0.0/24"), home.Addr()},
+		"19 0a1b8180 c0a80101": {netip.MustParsePrefix("10.27.129.128/25"), home.Addr()},
+		"20 0a623f05 00000000": {To: netip.MustParsePrefix("10.98.63.5/32")},
+		"21 0a623f05 00000000": {}, "18 0a00": {}, "": {},
+	} {
+		b, _ := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
+		d.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionClasslessStaticRoute, b))
+		m, err := parseMessage(d.ToBytes())
+		if err != nil || want.To.IsValid() && !slices.Equal(m.routes, []Route{want}) || !want.To.IsValid() && m.routes != nil {
+			t.Errorf("%q: %v, %v", text, m, err)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -43,5 +44,12 @@ func ParseMAC(s string) (MAC, error) {
 
 // single is false for groups and for nobody.
 func (m MAC) single() bool { return m != MAC{} && m[0]&1 == 0 }
+
+// Route is a way that hosts are told of (RFC 3442). Without Via the prefix is on
+// the network itself.
+type Route struct {
+	To  netip.Prefix
+	Via netip.Addr
+}
 
 var errMessage = errors.New("dhcp: malformed message")

@@ -24,6 +24,8 @@ func seeds(f *testing.F) {
 		{kind: offer, reply: true, hw: mac(1), yours: a, server: home.Addr(), lease: time.Hour, t1: 1, t2: 2, bits: 24,
 			routers: []netip.Addr{home.Addr()}, dns: []netip.Addr{home.Addr(), a}, mtu: 1400},
 		{kind: ack, reply: true, hw: mac(1), yours: a, server: home.Addr(), lease: Forever, bits: 24},
+		{kind: ack, reply: true, hw: mac(1), yours: a, server: home.Addr(), lease: time.Hour, bits: 24, routers: []netip.Addr{a},
+			routes: []Route{{netip.MustParsePrefix("10.9.0.0/20"), addr("192.168.1.9")}, {To: netip.MustParsePrefix("169.254.0.0/16")}, {netip.MustParsePrefix("0.0.0.0/0"), home.Addr()}}},
 		{kind: nak, reply: true, hw: mac(1), server: home.Addr(), text: "no"},
 		{kind: discover, hw: mac(1), relay: a},
 	} {
@@ -119,6 +121,11 @@ func FuzzClient(f *testing.F) {
 			g := e.Grant
 			if a := g.Prefix.Addr(); !g.Prefix.IsValid() || !unicast(a) || g.Router.IsValid() && !g.Prefix.Contains(g.Router) || g.Lease < time.Second {
 				t.Fatalf("%+v", e)
+			}
+			for _, r := range g.Routes {
+				if r.To != r.To.Masked() || !r.To.Addr().Is4() || r.Via.IsValid() && !g.Prefix.Contains(r.Via) {
+					t.Fatalf("%+v", e)
+				}
 			}
 		}
 		for range 20 {

@@ -28,6 +28,9 @@ const (
 	maxMessage   = 1472 // of UDP payload: none is fragmented
 	maxClientID  = 255
 	maxAddresses = 16 // in a list of servers
+
+	// MaxRoutes is how many routes a message tells of: the longest fit.
+	MaxRoutes = 100
 )
 
 // message is a DHCP message with those of its options that are used here. An
@@ -51,6 +54,7 @@ type message struct {
 	bits      int // of the network's prefix, from its mask; zero: not told
 	routers   []netip.Addr
 	dns       []netip.Addr
+	routes    []Route // RFC 3442; nil: not told
 	mtu       uint16
 	text      string
 }
@@ -83,6 +87,7 @@ func parseMessage(b []byte) (*message, error) {
 		t2:        d.IPAddressRebindingTime(0),
 		routers:   addresses(d.Router()),
 		dns:       addresses(d.DNS()),
+		routes:    routes(d.ClasslessStaticRoute()),
 		text:      d.Message(),
 	}
 	switch d.OpCode {
@@ -144,10 +149,11 @@ func (m *message) bytes() []byte {
 	set(m.bits != 0, dhcpv4.OptSubnetMask(net.CIDRMask(m.bits, 32)))
 	set(m.routers != nil, dhcpv4.OptRouter(netIPs(m.routers)...))
 	set(m.dns != nil, dhcpv4.OptDNS(netIPs(m.dns)...))
+	set(m.routes != nil, dhcpv4.OptClasslessStaticRoute(classless(m.routes)...))
 	set(m.mtu != 0, dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{byte(m.mtu >> 8), byte(m.mtu)}))
 	set(m.text != "", dhcpv4.OptMessage(m.text))
 	set(!m.reply && m.kind != decline && m.kind != release, dhcpv4.OptParameterRequestList(
-		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU))
+		dhcpv4.OptionSubnetMask, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU))
 	return d.ToBytes()
 }
 
@@ -164,6 +170,27 @@ func addresses(list []net.IP) (all []netip.Addr) {
 		if a := address(b); a.IsValid() {
 			all = append(all, a)
 		}
+	}
+	return all
+}
+
+// routes clears what is behind the mask (RFC 3442 has clients do that).
+func routes(list []*dhcpv4.Route) (all []Route) {
+	for _, r := range list[:min(len(list), MaxRoutes)] {
+		to, _ := netip.AddrFromSlice(r.Dest.IP)
+		bits, _ := r.Dest.Mask.Size()
+		all = append(all, Route{netip.PrefixFrom(to, bits).Masked(), address(r.Router)})
+	}
+	return all
+}
+
+func classless(list []Route) (all []*dhcpv4.Route) {
+	for _, r := range list {
+		via := netip.IPv4Unspecified() // on the network itself
+		if r.Via.IsValid() {
+			via = r.Via
+		}
+		all = append(all, &dhcpv4.Route{Dest: &net.IPNet{IP: netIP(r.To.Addr()), Mask: net.CIDRMask(r.To.Bits(), 32)}, Router: netIP(via)})
 	}
 	return all
 }

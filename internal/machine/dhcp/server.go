@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
@@ -28,8 +29,9 @@ type ServerConfig struct {
 	Pool
 
 	// Addr is the server's own address, with the length of its network's
-	// prefix. Clients are told that it is their router.
-	Addr netip.Prefix
+	// prefix. Clients are told that it is their router, but for Routes.
+	Addr   netip.Prefix
+	Routes []Route
 	// Fixed are addresses of hosts that never ask; they are not leased.
 	Fixed []netip.Addr
 	// MaxLeases bounds the addresses that are remembered; zero is 16,384.
@@ -39,9 +41,10 @@ type ServerConfig struct {
 // Server leases the addresses of one network, of which it is the only server.
 // It is not safe for concurrent use.
 type Server struct {
-	cfg   ServerConfig
-	space *space
-	book  *book
+	cfg    ServerConfig
+	space  *space
+	book   *book
+	routes []Route // told with every lease; nil: none but the router
 
 	barred    barred
 	thefts    map[user]time.Time // when each was last seen
@@ -81,8 +84,28 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if s.space, err = newSpace(&cfg); err != nil {
 		return nil, err
 	}
+	if s.routes, err = s.ways(); err != nil {
+		return nil, err
+	}
 	s.book = newBook(s.space, cfg.MaxLeases)
 	return s, nil
+}
+
+// ways are the routes to tell of. Who is told of any does not look at the router
+// besides, which therefore is one of them (RFC 3442).
+func (s *Server) ways() ([]Route, error) {
+	if len(s.cfg.Routes) == 0 {
+		return nil, nil
+	}
+	if len(s.cfg.Routes) >= MaxRoutes {
+		return nil, fmt.Errorf("dhcp: %d routes, %d at most", len(s.cfg.Routes), MaxRoutes-1)
+	}
+	for _, r := range s.cfg.Routes {
+		if !r.To.IsValid() || !r.To.Addr().Is4() || r.To.Bits() == 0 || r.To != r.To.Masked() || !s.space.usable(r.Via) {
+			return nil, fmt.Errorf("dhcp: no route to %v by %v", r.To, r.Via)
+		}
+	}
+	return append(slices.Clone(s.cfg.Routes), Route{netip.PrefixFrom(netip.IPv4Unspecified(), 0), s.space.own}), nil
 }
 
 // HandlePacket takes an IP packet that came from the network: a message to the

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -468,6 +469,36 @@ func TestNotForTheServer(t *testing.T) {
 	}
 }
 
+func manyRoutes(n int) (all []Route) {
+	for i := range n {
+		all = append(all, Route{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 2, byte(i)}), 32), addr("192.168.1.9")})
+	}
+	return all
+}
+
+// RFC 3442: "If the DHCP server returns both a Classless Static Routes option
+// and a Router option, the DHCP client MUST ignore the Router option." So the
+// router is among the routes, however many there are.
+func TestRoutesAreTold(t *testing.T) {
+	for _, n := range []int{1, MaxRoutes - 1} {
+		cfg := small(3)
+		cfg.Routes = manyRoutes(n)
+		b := newBench(t, cfg)
+		o := b.one(b.discover(mac(1)), offer)
+		want := append(manyRoutes(n), Route{netip.MustParsePrefix("0.0.0.0/0"), home.Addr()})
+		if !slices.Equal(o.routes, want) || !slices.Equal(o.routers, []netip.Addr{home.Addr()}) {
+			t.Errorf("%d routes: told of %v, routers %v", n, o.routes, o.routers)
+		}
+		if m := len(o.bytes()); m > maxMessage {
+			t.Errorf("%d routes are %d bytes", n, m)
+		}
+	}
+	b := newBench(t, small(3))
+	if o := b.one(b.discover(mac(1)), offer); o.routes != nil {
+		t.Errorf("of nothing it told %v", o.routes)
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -492,6 +523,11 @@ func TestConfigIsChecked(t *testing.T) {
 		{"elsewhere", ServerConfig{Addr: home, Pool: Pool{Manual: map[string]netip.Addr{mac(1).String(): addr("10.0.0.1")}}}, "no host's"},
 		{"twice", ServerConfig{Addr: home, Pool: Pool{Manual: map[string]netip.Addr{mac(1).String(): addr("192.168.1.5"), mac(2).String(): addr("192.168.1.5")}}}, "belongs to"},
 		{"two", ServerConfig{Addr: home, Pool: Pool{Manual: map[string]netip.Addr{mac(1).String(): addr("192.168.1.5"), strings.ReplaceAll(mac(1).String(), ":", "-"): addr("192.168.1.6")}}}, "two"},
+		{"default route", ServerConfig{Addr: home, Routes: []Route{{netip.MustParsePrefix("0.0.0.0/0"), addr("192.168.1.9")}}}, "no route"},
+		{"host bits", ServerConfig{Addr: home, Routes: []Route{{netip.MustParsePrefix("10.0.0.1/8"), addr("192.168.1.9")}}}, "no route"},
+		{"IPv6 route", ServerConfig{Addr: home, Routes: []Route{{netip.MustParsePrefix("2001:db8::/32"), addr("192.168.1.9")}}}, "no route"},
+		{"nobody's route", ServerConfig{Addr: home, Routes: []Route{{netip.MustParsePrefix("10.0.0.0/8"), addr("192.168.2.9")}}}, "no route"},
+		{"too many routes", ServerConfig{Addr: home, Routes: manyRoutes(MaxRoutes)}, "99 at most"},
 		{"limit", ServerConfig{Addr: home, MaxLeases: -1}, "negative"},
 	} {
 		if _, err := NewServer(c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {

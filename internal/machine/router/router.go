@@ -35,9 +35,11 @@ type Config struct {
 	NAT nat.Config
 
 	// DHCP serves the inside network that the router's first IPv4 address
-	// there is in. Fixed are the hosts on it that never ask.
-	DHCP  *dhcp.Pool
-	Fixed []netip.Addr
+	// there is in. Fixed are the hosts on it that never ask, Routes lead to what
+	// is behind other gateways there.
+	DHCP   *dhcp.Pool
+	Fixed  []netip.Addr
+	Routes []dhcp.Route
 
 	// OutsideDHCP asks outside for the external IPv4 address, of which
 	// NAT.Own then has none, under OutsideMAC.
@@ -119,9 +121,10 @@ func (r *Router) services(now time.Time) (err error) {
 	}
 	if r.cfg.DHCP != nil {
 		r.server, err = dhcp.NewServer(dhcp.ServerConfig{
-			Pool:  *r.cfg.DHCP,
-			Addr:  netip.PrefixFrom(own, network.Bits()),
-			Fixed: slices.Concat(r.cfg.Fixed, r.cfg.NAT.Own[nat.Inside]),
+			Pool:   *r.cfg.DHCP,
+			Addr:   netip.PrefixFrom(own, network.Bits()),
+			Fixed:  slices.Concat(r.cfg.Fixed, r.cfg.NAT.Own[nat.Inside]),
+			Routes: r.cfg.Routes,
 		})
 		if err != nil {
 			return err
