@@ -111,7 +111,7 @@ func launch(d *dir, lock *os.File, spec Spec) (*exec.Cmd, *net.UnixConn, error) 
 		return nil, nil, err
 	}
 	defer socket.Close()
-	log, err := os.OpenFile(d.at(spec.Name+".log"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	log, err := d.create(spec.Name+".log", os.O_WRONLY|os.O_EXCL)
 	if err != nil {
 		return nil, nil, err
 	}
