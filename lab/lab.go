@@ -17,7 +17,8 @@
 // A topology is data, from YAML (the format is described in docs/LAB.md) or
 // from Go: networks are whatever ports name, Internet is the one in the middle,
 // and gateways lead from one to another with a Behaviour, for which there are
-// presets. The same data drives `bodkin lab`.
+// presets. In Go every port says its addresses, or that it gets them by DHCP;
+// files may leave that out. The same data drives `bodkin lab`.
 //
 // It needs root, or a user namespace with all capabilities: unshare --user
 // --map-root-user go test. Where labs cannot be built, Start skips the test and

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -95,11 +95,11 @@ func listPresets(w io.Writer) error {
 	for _, name := range presetNames() {
 		wide = max(wide, len(name))
 	}
-	var err error
+	var b strings.Builder
 	for _, p := range nat.Presets() {
-		err = errors.Join(err, writeResult(w, fmt.Sprintf("%-*s  %s\n", wide, p.Name, p.What)))
+		fmt.Fprintf(&b, "%-*s  %s\n", wide, p.Name, p.What)
 	}
-	return err
+	return writeResult(w, b.String())
 }
 
 // showPreset prints a preset as the fields of a file.

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -88,7 +90,13 @@ func execIn(space *control.Space, host string, args []string) error {
 	if err != nil {
 		return err
 	}
-	env := append(os.Environ(), control.NameVariable+"="+space.Lab, control.HostVariable+"="+host)
+	// Within another exec both are there already, and programs differ on which of
+	// two counts.
+	env := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return name == control.NameVariable || name == control.HostVariable
+	})
+	env = append(env, control.NameVariable+"="+space.Lab, control.HostVariable+"="+host)
 	foreign, err := space.Foreign()
 	if err != nil {
 		return err

@@ -126,8 +126,21 @@ func screen() (width int, terminal bool) {
 	return max(int(size.Col), 60), true
 }
 
-// replaceFile never leaves half a file for who is looking at it.
+// replaceFile never leaves half a file for who is looking at it. A link stays
+// one, and what is no file but a device or a pipe is written to: root could put
+// a file in the place of /dev/null.
 func replaceFile(name, text string) error {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(text)
+		return errors.Join(err, f.Close())
+	}
+	if target, err := filepath.EvalSymlinks(name); err == nil {
+		name = target
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
 	var where *fs.PathError
 	if errors.As(err, &where) {

@@ -193,7 +193,11 @@ func runLab(ctx context.Context, file, name, on string, args []string) (err erro
 			down = c.Down()
 			c.Close()
 		}
-		lab.Release()
+		ended := lab.Release()
+		var gone *control.Error
+		if ended == nil && errors.As(down, &gone) && gone.Code == control.NoLab {
+			down = nil // the command has ended it
+		}
 		var status exitStatus
 		if down != nil && (err == nil || errors.As(err, &status) && status.code == 0) {
 			err = down

@@ -292,6 +292,18 @@ func TestPlace(t *testing.T) {
 	}
 }
 
+// TestFileThatCannotBe is named by the path that its user knows.
+func TestFileThatCannotBe(t *testing.T) {
+	lock := filepath.Join(home(t), "a.lock")
+	if err := os.MkdirAll(lock, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Start(t.Context(), Spec{Name: "a", File: "a.yaml", Text: []byte(oneHost)})
+	if err == nil || !strings.Contains(err.Error(), lock) {
+		t.Errorf("%v; want one about %s", err, lock)
+	}
+}
+
 // TestStale: what a holder that is no more has left is cleared away, words
 // about why are kept.
 func TestStale(t *testing.T) {

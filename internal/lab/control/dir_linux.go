@@ -81,6 +81,17 @@ func (d *dir) at(name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", d.file.Fd(), name)
 }
 
+// create opens a file of the directory. Its user knows it by another path than
+// that through the descriptor.
+func (d *dir) create(name string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(d.at(name), flags|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	var where *fs.PathError
+	if errors.As(err, &where) {
+		where.Path = filepath.Join(d.path, name)
+	}
+	return f, err
+}
+
 // names are those of all labs, also of those that are no more.
 func (d *dir) names() ([]string, error) {
 	entries, err := os.ReadDir(d.at("."))
@@ -100,7 +111,7 @@ func (d *dir) names() ([]string, error) {
 // lock takes the lock of a name, without waiting for who has it.
 func (d *dir) lock(name string) (*os.File, error) {
 	for {
-		f, err := os.OpenFile(d.at(name+".lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		f, err := d.create(name+".lock", os.O_RDWR)
 		if err != nil {
 			return nil, err
 		}

@@ -101,7 +101,11 @@ func startHolder(ctx context.Context, d *dir, lock *os.File, spec Spec) (*Starte
 		return nil, a.Error
 	}
 	words, _ := os.ReadFile(d.at(spec.Name + ".log"))
-	return nil, failure(Failed, "", "the process that was to hold the lab ended: %v: %s", cmd.ProcessState, firstLine(words))
+	why := cmd.ProcessState.String()
+	if line := firstLine(words); line != "" {
+		why += ": " + line
+	}
+	return nil, failure(Failed, "", "the process that was to hold the lab ended: %s", why)
 }
 
 // launch begins the process that is to hold a lab.
@@ -111,7 +115,7 @@ func launch(d *dir, lock *os.File, spec Spec) (*exec.Cmd, *net.UnixConn, error) 
 		return nil, nil, err
 	}
 	defer socket.Close()
-	log, err := os.OpenFile(d.at(spec.Name+".log"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	log, err := d.create(spec.Name+".log", os.O_WRONLY|os.O_EXCL)
 	if err != nil {
 		return nil, nil, err
 	}

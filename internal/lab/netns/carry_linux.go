@@ -116,12 +116,17 @@ func (w *wire) admit(now int64, buf []byte, q transit) {
 	if times == 0 {
 		q.drop()
 	}
-	for _, at := range out[:times] {
-		// What arrives later at a transmitter without a queue meets no other.
-		if q.to.down.link.Rate == 0 {
-			w.admitDown(at, now, buf, q)
-		} else {
+	for i, at := range out[:times] {
+		switch {
+		case q.to.down.link.Rate != 0:
 			w.hold(at, buf, q)
+		// What arrives later at a transmitter without a queue meets no other.
+		case i == times-1:
+			w.admitDown(at, now, buf, q)
+		default: // who gets it may edit it
+			c := w.take(buf)
+			w.admitDown(at, now, c.buf, q)
+			w.recycle(c)
 		}
 	}
 }

@@ -59,7 +59,7 @@ func (f *firewall) protect(hosts []netip.Prefix) (err error) {
 
 // letOut says whether a packet of a host gets to its network.
 func (w *wire) letOut(p *wirePort, now int64, v *view) bool {
-	if v.isOfLink() {
+	if p.isOfLink(v) {
 		return true
 	}
 	f := p.firewall
@@ -75,7 +75,7 @@ func (w *wire) letOut(p *wirePort, now int64, v *view) bool {
 // letIn says whether a packet from the network gets to the host.
 func (w *wire) letIn(p *wirePort, now int64, buf []byte) bool {
 	v, ok := parse(buf)
-	if !ok || v.isOfLink() {
+	if !ok || p.isOfLink(&v) {
 		return ok
 	}
 	verdict := p.firewall.Handle(w.clock(now), nat.Outside, v.buf[room:], offload(v.buf))
@@ -105,8 +105,16 @@ func (w *wire) pollFirewall(p *wirePort, now int64) {
 
 // isOfLink says that a packet is of the link's own affairs, which no
 // firewall decides about: broadcast and multicast, neighbour discovery, DHCP.
-func (v *view) isOfLink() bool {
-	return isEveryone(v.dst) || v.src.IsUnspecified() ||
+func (p *wirePort) isOfLink(v *view) bool {
+	return isEveryone(v.dst) || v.src.IsUnspecified() || p.network.hops == 0 && p.broadcasts(v.dst) ||
 		v.proto == ICMPv6 && len(v.ip) > v.transit && v.ip[v.transit] >= 133 && v.ip[v.transit] <= 137 ||
 		v.isTo(dhcp.ClientPort)
+}
+
+// broadcasts says that an address is for everyone in a network of the port: the
+// last of it.
+func (p *wirePort) broadcasts(to netip.Addr) bool {
+	return slices.ContainsFunc(p.Addrs, func(a netip.Prefix) bool {
+		return to.Is4() && a.Bits() <= 30 && a.Contains(to) && !a.Contains(to.Next())
+	})
 }

@@ -361,6 +361,24 @@ func lateness(got []arrival, d time.Duration) []time.Duration {
 	return late
 }
 
+func TestRepeatedToAGateway(t *testing.T) { over(t, testRepeatedToAGateway) }
+
+// The gateway translates the first of two where it is, and gets the second as
+// it was sent.
+func testRepeatedToAGateway(t *testing.T, opt Options) {
+	top := twoNATs(linux, linux, scenario.Link{})
+	top.Hosts[0].Port.Link = scenario.Link{Repeat: 1}
+	l := newLab(t, top, opt)
+	a, s := udp(t, l.Host("a"), 5000), udp(t, l.Host("s"), 3478)
+	at := mapped(a, s, ip(sAddr))
+	if from := s.mustReceive("who"); from != at {
+		t.Errorf("the second is from %v, the first from %v", from, at)
+	}
+	s.send(at, "you")
+	a.mustReceive("you")
+	a.mustReceive("you")
+}
+
 // TestSegments sends a stream through links that must tell its packets apart.
 func TestSegments(t *testing.T) {
 	t.Parallel()

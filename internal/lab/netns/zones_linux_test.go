@@ -51,6 +51,31 @@ func TestHostFirewall(t *testing.T) {
 	}
 }
 
+// TestBroadcastPassesAHostFirewall, to everyone and to the network's own
+// address, and opens nothing.
+func TestBroadcastPassesAHostFirewall(t *testing.T) {
+	t.Parallel()
+	top := twoNATs(linux, linux, scenario.Link{})
+	top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan-a", scenario.Link{}, "192.168.1.77/24"),
+		Firewall: &nat.Behaviour{Mode: nat.Firewall, Filtering: apd}})
+	l := newLab(t, top, Options{})
+	a, c := udp(t, l.Host("a"), 4000), udp(t, l.Host("c"), 5000)
+	raw, err := a.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{"255.255.255.255", "192.168.1.255"} {
+		a.send(netip.AddrPortFrom(netip.MustParseAddr(to), 5000), to)
+		c.mustReceive(to)
+	}
+	a.send(netip.MustParseAddrPort("192.168.1.77:5000"), "unasked")
+	c.mustNotReceive()
+}
+
 // TestUntranslated: whom a gateway does not translate to has a route back.
 func TestUntranslated(t *testing.T) {
 	t.Parallel()

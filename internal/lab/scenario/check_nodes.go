@@ -94,7 +94,6 @@ func words(err error) string {
 // behaves asks the machine itself whether it can be.
 func behaves(b nat.Behaviour, g *Gateway) error {
 	cfg := nat.Config{Behaviour: b, Rand: rand.NewPCG(0, 0), MaxMappings: 1}
-	cfg.Own[nat.Outside] = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 0, 8})} // nobody's: for who waits for a lease
 	cfg.Inside = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, 0}), 8)}
 	if g != nil {
 		cfg.Inside, cfg.Static = nil, g.Static
@@ -106,6 +105,9 @@ func behaves(b nat.Behaviour, g *Gateway) error {
 				cfg.Inside = append(cfg.Inside, a.Masked())
 			}
 		}
+	}
+	if own := &cfg.Own[nat.Outside]; !slices.ContainsFunc(*own, netip.Addr.Is4) {
+		*own = append(*own, netip.AddrFrom4([4]byte{192, 0, 0, 8})) // nobody's: for who waits for a lease
 	}
 	_, err := nat.New(cfg)
 	return err

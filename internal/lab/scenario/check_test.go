@@ -34,6 +34,12 @@ func TestCheckAccepts(t *testing.T) {
 		"a reservation outside of first and last": func(t *Topology) {
 			t.Gateways[0].DHCP = &dhcp.Pool{First: a("10.1.0.100"), Last: a("10.1.0.100"), Manual: map[string]netip.Addr{"02:00:00:00:00:0F": a("10.1.0.9")}}
 		},
+		"as many external addresses as can be": func(t *Topology) {
+			t.Gateways[2].Outside.Addrs = nil
+			for n := range byte(254) {
+				t.Gateways[2].Outside.Addrs = append(t.Gateways[2].Outside.Addrs, netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, n + 1}), 24))
+			}
+		},
 		"Basic NAT": func(t *Topology) {
 			t.Gateways[2].Static = []nat.Static{{Internal: a("100.64.0.11"), External: a("198.51.100.77")}}
 		},

@@ -336,7 +336,7 @@ func (r *reference) inward(p refPacket) (refOutcome, error) {
 		}
 		switch {
 		case static:
-		case dynamic, r.ownOn(p.dst.Addr()) != Local, r.translates(p.dst.Addr()):
+		case dynamic, r.ownOn(p.dst.Addr()) != Local, far == Outside && r.translates(p.dst.Addr()):
 			return dropped(reason), nil
 		}
 		out.to, out.dst = r.sideOf(internal.Addr()), internal

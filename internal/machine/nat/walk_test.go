@@ -165,6 +165,7 @@ func anyBehaviour(r *rand.Rand) Behaviour {
 		b.Rules = []Rule{
 			{Action: Discard, From: SidesOf(Inside), To: SidesOf(Outside), Protocol: ip.UDP, DstPorts: []PortRange{{2222, 2222}}},
 			{Action: Accept, From: SidesOf(Outside), To: SidesOf(DMZ), DstPorts: []PortRange{{80, 80}}},
+			{Action: Accept, From: SidesOf(DMZ), To: SidesOf(Inside), DstPorts: []PortRange{{1000, 5001}}},
 			{Action: Reject, To: SidesOf(Inside), Src: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32")}, Protocol: ip.TCP},
 			{Action: Discard, From: SidesOf(DMZ), To: SidesOf(Local)},
 		}

@@ -105,6 +105,28 @@ func TestZonesOfAFirewall(t *testing.T) {
 	g.becomes(Outside, y1, x, drop(NoMapping), y1, x)
 }
 
+// A rule may open the inside to those whom it reaches untranslated, and refuse
+// them with an answer.
+func TestRulesFromWhereNothingIsTranslated(t *testing.T) {
+	vpn := netip.PrefixFrom(z1.Addr(), 32)
+	g := newZones(t, Behaviour{Filtering: AddressAndPortDependent, Untranslated: []Remotes{{Prefix: vpn}}, Rules: []Rule{
+		{Action: Accept, From: SidesOf(DMZ), To: SidesOf(Inside), DstPorts: []PortRange{{x.Port(), x.Port()}}},
+		{Action: Reject, From: SidesOf(DMZ), To: SidesOf(Inside)},
+		{Action: Accept, From: SidesOf(Outside), To: SidesOf(Inside)},
+	}})
+	g.becomes(DMZ, d, x, forward(Inside), d, x)
+	g.becomes(Inside, x, d, forward(DMZ), x, d)
+	g.becomes(DMZ, server, x, forward(Inside), server, x)
+	other := netip.AddrPortFrom(x.Addr(), x.Port()+1)
+	g.becomes(DMZ, d, other, drop(Ruled), d, other)
+	if out, ok := g.Poll(); !ok || out.To != DMZ {
+		t.Errorf("%+v, %v; want an ICMP error to the DMZ", out, ok)
+	}
+	g.becomes(Outside, z1, x2, forward(Inside), z1, x2)
+	g.becomes(Inside, x2, z1, forward(Outside), x2, z1)
+	g.becomes(Outside, y1, x, drop(NoMapping), y1, x)
+}
+
 // Basic NAT (RFC 2663 section 4.1.1): whatever the port, from either side.
 func TestStatic(t *testing.T) {
 	g := newZones(t, Behaviour{Filtering: AddressAndPortDependent})
