@@ -23,6 +23,11 @@ func (g *Gateway) quote(p *ip.Packet, notBy ip.Kind) Reason {
 		q.Kind == ip.Error || q.Kind == notBy || q.Proto == ip.ICMP && q.Kind == ip.Plain {
 		return Malformed
 	}
+	// Errors go to who sent what they are about (RFC 792). To another they would
+	// pass where nothing else does, by quoting what somebody else has sent.
+	if p.Dst.Addr() != q.Src.Addr() {
+		return BadAddress
+	}
 	return None
 }
 

@@ -152,3 +152,63 @@ func TestICMPBehaviour(t *testing.T) {
 		t.Errorf("DropQueries, an error: %+v", v)
 	}
 }
+
+// An error comes to who sent what it quotes, and to nobody else: a session of
+// one host's opens no way to another, nor one to a remote that has nothing to do
+// with it.
+func TestErrorsGoToTheSender(t *testing.T) {
+	readdress := func(e []byte, to netip.Addr) []byte {
+		if to.Is4() {
+			copy(e[16:20], to.AsSlice())
+			sum(e)
+			return e
+		}
+		copy(e[24:40], to.AsSlice())
+		var p ip.Packet
+		if err := p.Decode(e); err != nil {
+			t.Fatal(err)
+		}
+		p.ResetICMPChecksum()
+		return e
+	}
+	neighbour6 := ep("[2001:db8:1::2]:5000")
+	for _, c := range []struct {
+		what        string
+		mode        Mode
+		src, dst    netip.AddrPort
+		from        Side
+		right, away netip.AddrPort // whom the error is for
+	}{
+		{"firewall, in", Firewall, x, y1, Outside, x, x2},
+		{"firewall, out", Firewall, x, y1, Inside, y1, z1},
+		{"firewall, IPv6, in", Firewall, x6, y6, Outside, x6, neighbour6},
+		{"firewall, IPv6, out", Firewall, x6, y6, Inside, y6, z6},
+		{"NAT, out", Translate, x, y1, Inside, y1, z1},
+		{"NAT, IPv6, in", Translate, x6, y6, Outside, x6, neighbour6},
+	} {
+		g := newBench(t, Behaviour{Mode: c.mode, Filtering: AddressAndPortDependent})
+		g.leaves(c.src, c.dst)
+		about, speaker := udpPacket(c.src, c.dst), c.dst.Addr()
+		if c.from == Inside {
+			about, speaker = udpPacket(c.dst, c.src), c.src.Addr()
+		}
+		for _, to := range []netip.AddrPort{c.right, c.away} {
+			e := readdress(ip.AppendError(nil, speaker, ip.PortUnreachable, about), to.Addr())
+			if v := g.Handle(g.now, c.from, e, Offload{}); (v.Action == Forward) != (to == c.right) {
+				t.Errorf("%s: to %v: %+v", c.what, to, v)
+			}
+		}
+	}
+
+	// Of two external addresses it is the one that the packet left from.
+	other := netip.MustParseAddr("198.51.100.2")
+	g := newBenchOf(t, Config{Own: [Local][]netip.Addr{Outside: {ours, other}}})
+	at := g.leaves(x, y1)
+	if at.Addr() == other {
+		other = ours
+	}
+	e := readdress(ip.AppendError(nil, y1.Addr(), ip.PortUnreachable, udpPacket(at, y1)), other)
+	if v := g.Inbound(g.now, e); v != drop(BadAddress) {
+		t.Errorf("about %v to %v: %+v", at, other, v)
+	}
+}
