@@ -39,7 +39,7 @@ func (g *Gateway) newMapping(w *wish) uint32 {
 	}
 	var h *host
 	var host uint32
-	if w.side != Local && (translated && flags&fixed == 0 || g.cfg.Ports.PerHost > 0 || g.cfg.Ports.Rate > 0) {
+	if w.side != Local && g.accounts(translated && flags&fixed == 0) {
 		if host = g.enterHost(w.internal.address()); host == 0 {
 			return 0
 		}
@@ -128,13 +128,19 @@ func (g *Gateway) makeMapping(w *wish, whom endpoint, addr uint8, port uint16, f
 	return ref
 }
 
+// accounts reports whether hosts are kept account of for their mappings, of
+// which those whose port is allocated need it.
+func (g *Gateway) accounts(dynamic bool) bool {
+	return dynamic || g.cfg.Ports.PerHost > 0 || g.cfg.Ports.Rate > 0
+}
+
 // dropMapping forgets a mapping that has no sessions.
 func (g *Gateway) dropMapping(ref uint32) {
 	m := g.mapping(ref)
 	g.unlist(ref, m)
 	g.disown(m)
 	host := uint32(0)
-	if m.side != Local && (g.dynamicPort(m) || g.cfg.Ports.PerHost > 0) {
+	if m.side != Local && g.accounts(g.dynamicPort(m)) {
 		host = g.hostOf(m.internal().address())
 	}
 	g.givePort(ref, m, host)

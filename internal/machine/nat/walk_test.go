@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +32,9 @@ func TestRandomWalkAgainstReference(t *testing.T) {
 				if err := w.step(); err != nil {
 					t.Fatalf("seed %d, leg %d, step %d, at %v: %v\n%+v", seed, leg, step, w.now, err, w.ref.cfg.Behaviour)
 				}
+			}
+			if left := w.end(); left != "" {
+				t.Fatalf("seed %d, leg %d: left behind: %s\n%+v", seed, leg, left, w.ref.cfg.Behaviour)
 			}
 		}
 	}
@@ -142,6 +146,9 @@ func anyBehaviour(r *rand.Rand) Behaviour {
 	if r.IntN(4) == 0 {
 		p.PerHost = pick(r, 1, 3, 6)
 	}
+	if r.IntN(8) == 0 {
+		p.Rate = 1 << 30 // which binds nobody, but is kept account of
+	}
 	b.SymmetricOnConflict = r.IntN(4) == 0
 	if r.IntN(3) == 0 {
 		p.Overload, p.HoldDown, b.SymmetricOnConflict = true, 0, false
@@ -232,6 +239,43 @@ func (w *walk) step() error {
 		return w.differ()
 	}
 	return nil
+}
+
+// end says what is left of the gateway's memory when all has expired.
+func (w *walk) end() string {
+	g := w.g
+	for _, m := range g.Mappings(w.now) {
+		if m.Explicit {
+			g.Unmap(w.now, m.Proto, m.External)
+		}
+	}
+	g.HandleTimeout(w.now.Add(1000 * 24 * time.Hour))
+	var left []string
+	for what, n := range map[string]int{
+		"mappings": g.mappings.used, "sessions": g.sessionsUsed(), "hosts": g.hosts.slab.used, "IPv6 addresses": g.six.slab.used,
+		"listed": g.byInternal.used, "sharing": g.byShared.used, "listed sessions": g.bySession.used, "listed hosts": g.hosts.index.used,
+		"explicit": g.wides, "grants": len(g.grants), "seconds": len(g.seconds), "symmetric": g.symmetrics,
+		"owners": len(g.owners), "guests": len(g.guests), "resting": len(g.held),
+	} {
+		if n != 0 {
+			left = append(left, fmt.Sprint(n, " ", what))
+		}
+	}
+	for _, e := range g.externals {
+		for _, p := range e.pools {
+			if p != nil {
+				p.eachTaken(func(port uint16) { left = append(left, fmt.Sprint("port ", port)) })
+			}
+		}
+		if slices.ContainsFunc(e.blocks, func(word uint64) bool { return word != 0 }) {
+			left = append(left, "blocks of ports")
+		}
+	}
+	if at, ok := g.NextTimeout(); ok {
+		left = append(left, fmt.Sprint("something at ", at))
+	}
+	slices.Sort(left)
+	return strings.Join(left, ", ")
 }
 
 // differ compares all that is remembered.
