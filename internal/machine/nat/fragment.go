@@ -206,8 +206,16 @@ func (g *Gateway) number(p *ip.Packet) {
 	}
 	a := p.Dst.Addr().As4()
 	n := &g.numbers[a[3]^a[2]^a[1]^a[0]^byte(p.Proto)]
-	*n++
-	p.SetNumber(*n)
+	p.SetNumber(*n + 1)
+	*n += g.pieces(p)
+}
+
+// pieces is how many packets, with as many numbers, a device makes of one.
+func (g *Gateway) pieces(p *ip.Packet) uint16 {
+	if g.offload.Segment == 0 {
+		return 1
+	}
+	return uint16(max(1, (len(p.Payload())+g.offload.Segment-1)/g.offload.Segment))
 }
 
 // take notes the bytes of a part. Not fresh: all of them have come before. Not
