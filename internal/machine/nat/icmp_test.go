@@ -212,3 +212,21 @@ func TestErrorsGoToTheSender(t *testing.T) {
 		t.Errorf("about %v to %v: %+v", at, other, v)
 	}
 }
+
+// The checksum of an error that is left to a device stays so.
+func TestErrorWithPartialSum(t *testing.T) {
+	g := newBench(t, Behaviour{})
+	at := g.leaves(x, y1)
+	e := ip.AppendError(nil, y1.Addr(), ip.PortUnreachable, udpPacket(at, y1))
+	e[22], e[23] = 0, 0 // ICMP has no pseudo-header
+	var p, q ip.Packet
+	v := g.Handle(g.now, Outside, e, Offload{PartialSum: true})
+	if err := p.Decode(e); v.Action != Forward || err != nil {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	p.Partial = true
+	p.FinishChecksum()
+	if !p.ChecksumOK() || p.Quoted(&q) != nil || q.Src != x {
+		t.Errorf("% x quotes %v", e, q.Src)
+	}
+}
