@@ -56,14 +56,14 @@ func (g *Gateway) unsolicited(from Side, p *ip.Packet, r Reason) Verdict {
 	if how == Silent {
 		return drop(r)
 	}
-	external := p.Dst
+	waits := pair{p.Dst, p.Src} // of a hairpin, both outside
 	g.restore(p)
 	answer := g.answer(from, p, how)
 	switch {
 	case answer == nil:
 	case after > 0:
 		due := g.now + int64(after)
-		g.late.add(pair{external, p.Src}, due, Out{from, answer})
+		g.late.add(waits, due, Out{from, answer})
 		g.soon = min(g.soon, due)
 	default:
 		g.say(from, answer)

@@ -155,6 +155,22 @@ func TestRFC5382REQ4HeldSYN(t *testing.T) {
 	g.HandleTimeout(g.now)
 	g.said(Outside)
 
+	// Two hosts behind the same gateway open to each other.
+	b := strict(u)
+	b.Hairpin = HairpinExternalSource
+	g = newBench(t, b)
+	atX, _ := g.tcpOut(x, y1, syn)
+	atX2, _ := g.tcpOut(x2, y1, syn)
+	if _, ok := g.tcpOut(x, atX2, syn); ok {
+		t.Error("a hairpin came in")
+	}
+	if _, ok := g.tcpOut(x2, atX, syn); !ok {
+		t.Error("the hairpin back does not come in")
+	}
+	g.now = g.now.Add(6 * time.Second)
+	g.HandleTimeout(g.now)
+	g.silent()
+
 	// Nothing but a SYN is held, or answered.
 	g = newBench(t, strict(u))
 	g.tcpIn(y1, at, ack)
