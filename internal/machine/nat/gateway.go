@@ -255,7 +255,7 @@ func (g *Gateway) handle(from Side, pkt []byte, off Offload) Verdict {
 	}
 	p.Partial = off.PartialSum
 	g.offload, g.replaced = off, false
-	g.cameFrom, g.cameTo, g.cameSize = p.Src, p.Dst, len(pkt)
+	g.cameFrom, g.cameTo, g.cameSize = p.Src, p.Dst, len(p.Data)
 	if g.tracking && p.Proto == ip.TCP && !p.Headless {
 		g.cameSeq, g.cameAck = p.Seq(), p.Ack()
 	}
