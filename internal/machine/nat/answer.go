@@ -2,6 +2,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
@@ -214,6 +215,16 @@ func (l *lateAnswers) withdraw(p pair) {
 	if at, waits := l.by[p]; waits {
 		l.queue[at-l.gone].out.Packet = nil
 		delete(l.by, p)
+	}
+}
+
+// abandon withdraws what would come from addresses that are no longer ours.
+func (l *lateAnswers) abandon(gone []netip.Addr) {
+	for i := range l.queue {
+		var p ip.Packet
+		if a := &l.queue[i]; a.out.Packet != nil && p.Decode(a.out.Packet) == nil && slices.Contains(gone, p.Src.Addr()) {
+			l.withdraw(a.pair)
+		}
 	}
 }
 

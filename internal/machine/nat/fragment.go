@@ -301,6 +301,15 @@ func (t *cutPackets) forget(c *cutPacket) {
 	}
 }
 
+// abandon forgets packets to or from addresses that are no longer ours.
+func (t *cutPackets) abandon(gone []netip.Addr) {
+	for key, c := range t.by {
+		if slices.Contains(gone, key.dst) || slices.Contains(gone, c.src) || slices.Contains(gone, c.dst) {
+			t.forget(c)
+		}
+	}
+}
+
 // refuse drops all parts, also those to come.
 func (t *cutPackets) refuse(c *cutPacket, r Reason) {
 	t.bytes -= c.bytes

@@ -201,3 +201,39 @@ func TestSetOwn(t *testing.T) {
 		t.Error("the gateway has addresses on no side")
 	}
 }
+
+// With another address outside, no part of a packet goes on from or to the old
+// one, and no answer that waits comes from there.
+func TestNothingFromAnOldAddress(t *testing.T) {
+	next := []netip.Addr{netip.MustParseAddr("198.51.100.77")}
+	out := cutUp(t, ip.AppendUDP(nil, x, y1, 64, make([]byte, 3000)), 1, 1500)
+	in := cutUp(t, ip.AppendUDP(nil, y1, netip.AddrPortFrom(ours, x.Port()), 64, make([]byte, 3000)), 2, 1500)
+	for _, first := range []int{0, 1} { // which part is seen before
+		g := newBench(t, Behaviour{})
+		g.leaves(x, y1)
+		g.give(Inside, out[first:first+1])
+		g.give(Outside, in[first:first+1])
+		if err := g.SetOwn(g.now, Outside, next); err != nil {
+			t.Fatal(err)
+		}
+		if left, _ := g.give(Outside, in[1-first:]); len(left) > 0 {
+			t.Errorf("in: %x", left)
+		}
+		left, _ := g.give(Inside, out[1-first:])
+		for _, b := range left {
+			if netip.AddrFrom4([4]byte(b[12:16])) != next[0] {
+				t.Errorf("out, after part %d: % x", first, b[:20])
+			}
+		}
+	}
+
+	g := newBench(t, strict(Unsolicited{TCP: Unreachable, After: time.Second}))
+	g.tcpIn(y1, netip.AddrPortFrom(ours, x.Port()), syn)
+	g.SetOwn(g.now, Outside, next)
+	g.now = g.now.Add(time.Minute)
+	g.HandleTimeout(g.now)
+	g.silent()
+	if _, ok := g.NextTimeout(); ok {
+		t.Error("something is due")
+	}
+}
