@@ -216,16 +216,17 @@ func (g *Gateway) takePort(ref uint32, m *mapping) bool {
 
 // givePort makes the external port free, now or after it has rested.
 func (g *Gateway) givePort(ref uint32, m *mapping, host uint32) {
+	from := g.now
+	if g.freed != 0 {
+		from = g.freed
+	}
+	g.unhold(from) // or they would count among those that rest
 	switch {
 	case !g.dynamicPort(m):
 	case g.sharesPort(m):
 		g.byShared.remove(g.externalHash(m), ref)
 	case g.cfg.Ports.HoldDown > 0 && (g.cfg.Ports.Held == 0 || len(g.held) < g.cfg.Ports.Held):
 		g.pool(m.proto, m.addr).rest(m.port)
-		from := g.now
-		if g.freed != 0 {
-			from = g.freed
-		}
 		if host != 0 {
 			g.hosts.slab.at(host).resting++
 		}

@@ -211,6 +211,26 @@ func TestHoldDownBegins(t *testing.T) {
 	}
 }
 
+// A port that has rested long enough counts no more among those that may rest,
+// whether or not anybody asked in between.
+func TestHoldDownBound(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		g := newBench(t, Behaviour{Ports: Ports{HoldDown: 2 * time.Minute, Held: 1}})
+		start := g.now
+		g.leaves(x, y1) // ends after 5 minutes, rests until 7
+		g.now = start.Add(3 * time.Minute)
+		g.leaves(ep("10.0.0.1:6000"), y1) // ends after 8, rests until 10
+		if asked {
+			g.now = start.Add(7*time.Minute + time.Second)
+			g.HandleTimeout(g.now)
+		}
+		g.now = start.Add(9 * time.Minute)
+		if got := g.portTo(ep("10.0.0.2:6000"), y1); got != 6001 {
+			t.Errorf("asked %t: port %d", asked, got)
+		}
+	}
+}
+
 // RFC 6888 REQ-4: a subscriber cannot take all.
 func TestRFC6888REQ4PerHost(t *testing.T) {
 	g := newBench(t, symmetricTo(Ports{PerHost: 3}))

@@ -74,9 +74,9 @@ func (g *Gateway) restAll() {
 	}
 }
 
-// unhold gives free what has rested long enough.
-func (g *Gateway) unhold() {
-	for g.held.due() <= g.now {
+// unhold gives free what has rested long enough by a time.
+func (g *Gateway) unhold(now int64) {
+	for g.held.due() <= now {
 		r := g.held.pop()
 		if e := &g.externals[r.addr]; e.live && e.pools[r.proto] != nil {
 			e.pools[r.proto].release(r.port)
