@@ -292,6 +292,7 @@ func TestPing(t *testing.T) {
 // itself as it came.
 func TestTimeExceeded(t *testing.T) {
 	g := newSides(t, Config{})
+	g.leaves(x, y1)
 	for _, c := range []struct {
 		from     Side
 		src, dst netip.AddrPort
@@ -318,6 +319,44 @@ func TestTimeExceeded(t *testing.T) {
 	sum(e)
 	g.Handle(g.now, Inside, e, Offload{})
 	g.silent()
+}
+
+// RFC 1812 section 5.3.1: what is for the gateway itself is not discarded for
+// its TTL. What is for nobody at its address is no exception: who is to hear
+// nothing of it does not hear that time was exceeded either.
+func TestLastHopIsTheGateway(t *testing.T) {
+	at := ep("198.51.100.1:5000")
+	give := func(g *bench, src, dst netip.AddrPort) Verdict {
+		return g.Handle(g.now, Outside, ip.AppendUDP(nil, src, dst, 1, []byte("x")), Offload{})
+	}
+	for _, mode := range []Mode{Translate, Firewall} {
+		g := newBench(t, Behaviour{Mode: mode, Filtering: AddressAndPortDependent})
+		if v := give(g, y1, at); v.Reason != NoMapping {
+			t.Errorf("mode %v: for nobody: %+v", mode, v)
+		}
+		g.silent()
+		if v := g.Handle(g.now, Local, udpPacket(at, y1), Offload{}); v.Action != Forward {
+			t.Fatalf("%+v", v)
+		}
+		if v := give(g, y1, at); v != forward(Local) {
+			t.Errorf("mode %v: for its own stack: %+v", mode, v)
+		}
+		if v := give(g, z1, at); v.Reason != Filtered {
+			t.Errorf("mode %v: from another: %+v", mode, v)
+		}
+		g.silent()
+	}
+	if v := give(newBench(t, Behaviour{Mode: Open}), y1, at); v != forward(Local) {
+		t.Errorf("a plain router: %+v", v)
+	}
+	// An error is for a host behind it, whatever its port seems to be.
+	g := newBench(t, Behaviour{})
+	e := ip.AppendError(nil, y1.Addr(), ip.PortUnreachable, udpPacket(g.leaves(x, y1), y1))
+	e[8] = 1
+	sum(e)
+	if v := g.Inbound(g.now, e); v.Reason != Expired {
+		t.Errorf("an error: %+v", v)
+	}
 }
 
 // An unfinished checksum is finished in what is quoted.

@@ -48,6 +48,13 @@ func (r *reference) handle(p refPacket) (refOutcome, error) {
 	default:
 		return dropped(BadAddress), nil
 	}
+	if p.ttl <= 1 {
+		_, static := r.staticAt(p.dst.Addr())
+		m := r.at(p)
+		if p.from != Outside || own != Outside || static || m != nil && m.side != Local {
+			return dropped(Expired), nil
+		}
+	}
 	switch {
 	case p.from == Outside || p.from == DMZ && to == Inside:
 		return r.inward(p)
@@ -276,20 +283,19 @@ func (r *reference) begin(m *refMapping, p refPacket, remote netip.AddrPort, out
 	r.note(m, s, p, out, true)
 }
 
-// inward decides about a packet from outside, or that is hairpinned.
-func (r *reference) inward(p refPacket) (refOutcome, error) {
+// at is the mapping that a packet from outside, or a hairpinned one, comes to.
+func (r *reference) at(p refPacket) (m *refMapping) {
 	served := p.kind == ip.EchoRequest
-	internal, open := p.dst, false
+	internal := p.dst
 	inner, static := r.staticAt(p.dst.Addr())
 	dynamic := r.isExternal(p.dst.Addr()) && !static
 	if static {
-		internal, open = netip.AddrPortFrom(inner, p.dst.Port()), true
+		internal = netip.AddrPortFrom(inner, p.dst.Port())
 	}
 	far := Outside
 	if p.from == DMZ && !static && !dynamic {
 		far = DMZ
 	}
-	var m *refMapping
 	for _, c := range r.byWide() {
 		if c.proto != p.proto || c.served != served {
 			continue
@@ -313,6 +319,23 @@ func (r *reference) inward(p refPacket) (refOutcome, error) {
 			}
 		}
 	}
+	return m
+}
+
+// inward decides about a packet from outside, or that is hairpinned.
+func (r *reference) inward(p refPacket) (refOutcome, error) {
+	served := p.kind == ip.EchoRequest
+	internal, open := p.dst, false
+	inner, static := r.staticAt(p.dst.Addr())
+	dynamic := r.isExternal(p.dst.Addr()) && !static
+	if static {
+		internal, open = netip.AddrPortFrom(inner, p.dst.Port()), true
+	}
+	far := Outside
+	if p.from == DMZ && !static && !dynamic {
+		far = DMZ
+	}
+	m := r.at(p)
 	reason := NoMapping
 	out := refOutcome{src: p.src}
 	if m != nil {

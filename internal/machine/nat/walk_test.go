@@ -324,6 +324,7 @@ func (w *walk) packet() error {
 		proto: pick(w.r, ip.UDP, ip.TCP, ip.TCP, ip.ICMP),
 		flags: pick[uint8](w.r, ip.SYN, ip.SYN, ip.SYN, ip.SYN|ip.ACK, ip.ACK, ip.ACK, ip.FIN|ip.ACK, ip.RST),
 		seq:   pick[uint32](w.r, 1000, 1000, 2000),
+		ttl:   64,
 	}
 	remote := func() netip.AddrPort { return netip.AddrPortFrom(pick(w.r, w.outside...), w.remote()) }
 	switch p.from {
@@ -341,6 +342,9 @@ func (w *walk) packet() error {
 	}
 	if p.src.Addr().Is4() != p.dst.Addr().Is4() {
 		return nil
+	}
+	if w.r.IntN(16) == 0 {
+		p.ttl = 1
 	}
 	buf := w.build(&p)
 	copied := bytes.Clone(buf)
@@ -386,17 +390,17 @@ func (w *walk) packet() error {
 func (w *walk) build(p *refPacket) []byte {
 	switch p.proto {
 	case ip.UDP:
-		return ip.AppendUDP(nil, p.src, p.dst, 64, []byte("x"))
+		return ip.AppendUDP(nil, p.src, p.dst, p.ttl, []byte("x"))
 	case ip.TCP:
-		return ip.AppendTCP(nil, p.src, p.dst, 64, &ip.Segment{Flags: p.flags, Seq: p.seq})
+		return ip.AppendTCP(nil, p.src, p.dst, p.ttl, &ip.Segment{Flags: p.flags, Seq: p.seq})
 	}
 	if p.kind = ip.EchoRequest; w.r.IntN(2) == 0 {
 		p.kind = ip.EchoReply
 		p.src = netip.AddrPortFrom(p.src.Addr(), 0)
-		return ip.AppendEcho(nil, p.src.Addr(), p.dst.Addr(), 64, p.kind, p.dst.Port(), 1, nil)
+		return ip.AppendEcho(nil, p.src.Addr(), p.dst.Addr(), p.ttl, p.kind, p.dst.Port(), 1, nil)
 	}
 	p.dst = netip.AddrPortFrom(p.dst.Addr(), 0)
-	return ip.AppendEcho(nil, p.src.Addr(), p.dst.Addr(), 64, p.kind, p.src.Port(), 1, nil)
+	return ip.AppendEcho(nil, p.src.Addr(), p.dst.Addr(), p.ttl, p.kind, p.src.Port(), 1, nil)
 }
 
 func (w *walk) mapPort() error {
