@@ -207,7 +207,10 @@ func (g *Gateway) takePort(ref uint32, m *mapping) bool {
 	switch {
 	case !g.dynamicPort(m):
 	case g.sharesPort(m):
-		return g.byShared.add(g.externalHash(m), ref)
+		if !g.byShared.add(g.externalHash(m), ref) {
+			return false
+		}
+		g.pool(m.proto, m.addr).share(m.port)
 	default:
 		g.pool(m.proto, m.addr).take(m.port, ref)
 	}
@@ -225,6 +228,7 @@ func (g *Gateway) givePort(ref uint32, m *mapping, host uint32) {
 	case !g.dynamicPort(m):
 	case g.sharesPort(m):
 		g.byShared.remove(g.externalHash(m), ref)
+		g.pool(m.proto, m.addr).unshare(m.port)
 	case g.cfg.Ports.HoldDown > 0 && (g.cfg.Ports.Held == 0 || len(g.held) < g.cfg.Ports.Held):
 		g.pool(m.proto, m.addr).rest(m.port)
 		if host != 0 {
@@ -300,7 +304,11 @@ func (g *Gateway) choosePort(w *wish, h *host, addr uint8, whom endpoint, how Al
 	if g.cfg.Ports.Parity { // RFC 4787 REQ-4
 		d.mask = evenPorts << (d.internal & 1)
 	}
-	if g.shares(w.proto) && !w.wide && w.side != Local {
+	switch {
+	case !g.shares(w.proto) || w.wide:
+	case w.side == Local: // it is for any remote, those of the sharers too
+		d.free = func(port uint16) bool { return !p.isShared(port) }
+	default:
 		d.free = func(port uint16) bool { return g.sharer(w.proto, addr, port, whom) == 0 }
 	}
 	return p.choose(&d, g.rnd)

@@ -174,6 +174,49 @@ func TestOverload(t *testing.T) {
 	}
 }
 
+// A port that hosts share is not given to the gateway's own stack, whose mapping
+// is for any remote; and one that Map opened is not used towards a remote that
+// another host has by it: nobody could tell whose the answers are.
+func TestOverloadTellsAnswersApart(t *testing.T) {
+	for _, mapping := range []Dependence{AddressDependent, AddressAndPortDependent} {
+		g := newBench(t, Behaviour{Mapping: mapping, Filtering: AddressAndPortDependent, Ports: Ports{Allocation: PreserveRandom, Overload: true}})
+		at := g.leaves(x, y1)
+		pkt := udpPacket(netip.AddrPortFrom(ours, x.Port()), y1)
+		var p ip.Packet
+		if v := g.Handle(g.now, Local, pkt, Offload{}); v.Action != Forward || p.Decode(pkt) != nil || p.Src == at {
+			t.Errorf("the gateway's own: %+v at %v, and %v at %v", v, p.Src, x, at)
+		}
+		if v := g.Inbound(g.now, udpPacket(y1, p.Src)); v != forward(Local) {
+			t.Errorf("an answer to the gateway: %+v", v)
+		}
+
+		g = newBench(t, g.cfg.Behaviour)
+		at = g.leaves(x, y1)
+		if m, err := g.Map(g.now, Request{Proto: ip.UDP, Internal: x2, External: at}); err != nil || m.External != at {
+			t.Fatalf("%+v, %v", m, err)
+		}
+		for range 2 {
+			other := g.leaves(x2, y1)
+			if other == at {
+				t.Errorf("%v and %v are both %v towards %v", x, x2, at, y1)
+			}
+			if got := g.enters(y1, other); got != x2 {
+				t.Errorf("an answer to %v gets to %v", x2, got)
+			}
+			if got := g.leaves(x2, z1); got != at {
+				t.Errorf("%v is %v towards %v", x2, got, z1)
+			}
+		}
+		if g.enters(y1, at) != x || g.enters(z1, at) != x2 {
+			t.Error("answers get to the wrong hosts")
+		}
+		g.now = g.now.Add(time.Hour) // what came about by itself is gone
+		if got := g.leaves(x2, y1); got != at {
+			t.Errorf("%v is %v when nobody else has the port", x2, got)
+		}
+	}
+}
+
 // RFC 6888 REQ-8: a port rests before somebody else gets it.
 func TestRFC6888REQ8HoldDown(t *testing.T) {
 	g := newBench(t, Behaviour{Ports: Ports{HoldDown: 2 * time.Minute}})

@@ -203,6 +203,12 @@ func (r *reference) open(p refPacket, to Side) (*refMapping, Reason, error) {
 	if r.used()+2 > 4*r.cfg.MaxMappings {
 		return nil, TableFull, nil
 	}
+	// Where others share its port towards this remote, the packet needs another.
+	if m != nil && m.wide != 0 && slices.ContainsFunc(r.mappings, func(o *refMapping) bool {
+		return r.dynamic(o) && !r.alone(o) && o.proto == m.proto && o.external == m.external && o.whom == keep(r.policy(o.proto).Mapping, p.dst)
+	}) {
+		m = nil
+	}
 	if m == nil || perConnection {
 		old := m
 		m = &refMapping{proto: p.proto, side: p.from, far: to, internal: src, external: src, whom: whom, isn: p.seq}
