@@ -230,3 +230,101 @@ func TestErrorWithPartialSum(t *testing.T) {
 		t.Errorf("% x quotes %v", e, q.Src)
 	}
 }
+
+// Errors about protocols that are not followed come back where their packets
+// get out: translated for static pairs, and without translation where a rule lets
+// the packets pass.
+func TestErrorsAboutOtherProtocols(t *testing.T) {
+	gre := func(src, dst netip.AddrPort) []byte {
+		pkt := udpPacket(src, dst)
+		if pkt[0]>>4 == 6 {
+			pkt[6] = 47
+		} else {
+			pkt[9] = 47
+			sum(pkt)
+		}
+		return pkt
+	}
+	public := netip.MustParseAddr("198.51.100.9")
+	rules := []Rule{{Action: Accept, From: SidesOf(Inside), To: SidesOf(Outside)}, {Action: Accept, From: SidesOf(Outside), To: SidesOf(Inside)}}
+	for _, c := range []struct {
+		what     string
+		b        Behaviour
+		src, dst netip.AddrPort
+		at       netip.Addr // the host outside
+		want     Reason
+	}{
+		{"a static pair", Behaviour{}, x, y1, public, None},
+		{"a static pair that a rule is against", Behaviour{Rules: []Rule{{Action: Discard}}}, x, y1, public, Ruled},
+		{"a host without one", Behaviour{}, x2, y1, ours, NoMapping},
+		{"a firewall", Behaviour{Mode: Firewall}, x, y1, x.Addr(), NoMapping},
+		{"a firewall with a rule", Behaviour{Mode: Firewall, Rules: rules}, x, y1, x.Addr(), None},
+		{"IPv6", Behaviour{}, x6, y6, x6.Addr(), NoMapping},
+		{"IPv6 with a rule", Behaviour{Rules: rules}, x6, y6, x6.Addr(), None},
+	} {
+		cfg := Config{Behaviour: c.b}
+		if c.b.Mode == Translate {
+			cfg.Static = []Static{{x.Addr(), public}}
+		}
+		g := newBenchOf(t, cfg)
+		router := z1.Addr()
+		if c.src.Addr().Is6() {
+			router = z6.Addr()
+		}
+		var q ip.Packet
+		e := ip.AppendTooBig(nil, router, 1300, gre(netip.AddrPortFrom(c.at, 0), c.dst))
+		if v := g.Inbound(g.now, e); v.Reason != c.want {
+			t.Errorf("%s, in: %+v, want %v", c.what, v, c.want)
+		} else if c.want == None {
+			var p ip.Packet
+			if err := p.Decode(e); err != nil || !p.ChecksumOK() || p.Quoted(&q) != nil || !q.HeaderOK() ||
+				p.Dst.Addr() != c.src.Addr() || q.Src.Addr() != c.src.Addr() || q.Dst.Addr() != c.dst.Addr() || p.MTU() != 1300 || v != forward(Inside) {
+				t.Errorf("%s, in: %+v %v > %v quotes %v > %v", c.what, v, p.Src, p.Dst, q.Src, q.Dst)
+			}
+		}
+		e = ip.AppendError(nil, c.src.Addr(), ip.PortUnreachable, gre(c.dst, c.src))
+		if v := g.Outbound(g.now, e); v.Reason != c.want {
+			t.Errorf("%s, out: %+v, want %v", c.what, v, c.want)
+		} else if c.want == None {
+			var p ip.Packet
+			if err := p.Decode(e); err != nil || !p.ChecksumOK() || p.Quoted(&q) != nil || !q.HeaderOK() ||
+				p.Src.Addr() != c.at || q.Src.Addr() != c.dst.Addr() || q.Dst.Addr() != c.at || v != forward(Outside) {
+				t.Errorf("%s, out: %+v %v > %v quotes %v > %v", c.what, v, p.Src, p.Dst, q.Src, q.Dst)
+			}
+		}
+	}
+}
+
+// What is from or for an address that is good on one link alone stays there
+// (RFC 4291 section 2.5.6, RFC 3927 section 7).
+func TestLinkLocalStays(t *testing.T) {
+	near, near6 := ep("169.254.1.1:1111"), ep("[fe80::1]:1111")
+	all := []Rule{{Action: Accept, From: SidesOf(Inside), To: SidesOf(Outside)}, {Action: Accept, From: SidesOf(Outside), To: SidesOf(Inside)}}
+	for _, c := range []struct{ host, remote, near netip.AddrPort }{{x, y1, near}, {x6, y6, near6}} {
+		for _, proto := range []byte{17, 47} {
+			g := newBench(t, Behaviour{Mode: Firewall, Rules: all})
+			send := func(from Side, src, dst netip.AddrPort) Verdict {
+				pkt := udpPacket(src, dst)
+				if src.Addr().Is4() {
+					pkt[9] = proto
+					sum(pkt)
+				} else {
+					pkt[6] = proto
+				}
+				return g.Handle(g.now, from, pkt, Offload{})
+			}
+			if v := send(Inside, c.host, c.remote); v.Action != Forward {
+				t.Errorf("out: %+v", v)
+			}
+			if v := send(Inside, c.host, c.near); v.Action == Forward {
+				t.Errorf("protocol %d to %v: %+v", proto, c.near, v)
+			}
+			if v := send(Outside, c.near, c.host); v.Action == Forward {
+				t.Errorf("protocol %d from %v: %+v", proto, c.near, v)
+			}
+			if v := g.Inbound(g.now, ip.AppendError(nil, c.near.Addr(), ip.TimeExceeded, udpPacket(c.host, c.remote))); v.Action == Forward {
+				t.Errorf("an error from %v: %+v", c.near, v)
+			}
+		}
+	}
+}
