@@ -43,7 +43,7 @@ func (g *Gateway) locate(f *flow, p *ip.Packet, src endpoint) uint32 {
 
 // enter decides about the first packet of a session that comes from outside.
 func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
-	w := wish{proto: p.Proto, code: p.Proto, far: g.far(f, p.Src), external: identity, most: g.cfg.MaxMappings / 2}
+	w := wish{proto: p.Proto, code: p.Proto, far: g.far(f, p.Src), external: identity, most: g.cfg.MaxMappings / 2, stranger: true}
 	if p.Kind == ip.EchoRequest {
 		w.code = served
 	}

@@ -19,6 +19,7 @@ type wish struct {
 	most     int        // mappings that there may be before
 	old      uint32     // PerConnection: the mapping that this one replaces
 	isn      uint32
+	stranger bool // who asks for it is not behind the gateway
 	// Of Map: wide, with this external address and port, where they are set.
 	wide     bool
 	external uint8 // identity: any
@@ -48,7 +49,7 @@ func (g *Gateway) newMapping(w *wish) uint32 {
 	}
 	ref := uint32(0)
 	unpaired := h != nil && h.external == identity
-	if h == nil || (g.cfg.Ports.PerHost == 0 || int(h.mappings) <= g.cfg.Ports.PerHost) && g.mayMake(h) {
+	if h == nil || g.mayMake(h, w.stranger) {
 		ok := true
 		if translated && flags&fixed == 0 {
 			if whom = g.whom(w); whom != w.remote && g.conflicts(w) {

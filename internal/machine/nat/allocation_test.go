@@ -286,6 +286,29 @@ func TestRFC6888REQ4PerHost(t *testing.T) {
 	g.leaves(x, remoteAt(3))
 }
 
+// Strangers who come to a host that everyone may come to leave it half of its
+// bound, and all of its rate.
+func TestStrangersLeaveRoomToHosts(t *testing.T) {
+	public := netip.MustParseAddr("198.51.100.9")
+	for _, ports := range []Ports{{PerHost: 8}, {PerHost: 1}, {Rate: 4}, {PerHost: 8, Rate: 4}} {
+		g := newBenchOf(t, Config{Behaviour: Behaviour{Ports: ports}, Static: []Static{{x.Addr(), public}}})
+		came := 0
+		for i := range 100 {
+			if g.enters(remoteAt(i), netip.AddrPortFrom(public, uint16(1000+i))).IsValid() {
+				came++
+			}
+		}
+		if want := (ports.PerHost + 1) / 2; ports.PerHost > 0 && came != want || ports.PerHost == 0 && came != 100 {
+			t.Errorf("%+v: %d strangers came in", ports, came)
+		}
+		for i := range max(ports.PerHost/2, ports.Rate) {
+			if v := g.Outbound(g.now, udpPacket(netip.AddrPortFrom(x.Addr(), uint16(5000+i)), y1)); v.Action != Forward {
+				t.Errorf("%+v: packet %d of the host: %+v", ports, i, v)
+			}
+		}
+	}
+}
+
 func TestArbitraryPooling(t *testing.T) {
 	all := []netip.Addr{ours, netip.MustParseAddr("198.51.100.2")}
 	b := symmetricTo(Ports{Allocation: Preserve})

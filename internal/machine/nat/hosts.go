@@ -31,9 +31,18 @@ func (p *pace) take(now int64, rate int) bool {
 	return true
 }
 
-// mayMake reports whether a host may have another mapping so soon.
-func (g *Gateway) mayMake(h *host) bool {
-	return g.cfg.Ports.Rate == 0 || h.pace.take(g.now, g.cfg.Ports.Rate)
+// mayMake reports whether a host may have the mapping that is counted already,
+// and so soon. What strangers make of it is not the host's doing: it takes half
+// of the host's bound at most, and nothing of its rate.
+func (g *Gateway) mayMake(h *host, stranger bool) bool {
+	most := g.cfg.Ports.PerHost
+	if stranger {
+		most -= most / 2
+	}
+	if most > 0 && int(h.mappings) > most {
+		return false
+	}
+	return stranger || g.cfg.Ports.Rate == 0 || h.pace.take(g.now, g.cfg.Ports.Rate)
 }
 
 func (h *host) link() *uint32 { return &h.next }

@@ -241,7 +241,11 @@ func (r *reference) make(m *refMapping, remote netip.AddrPort, most int, want ne
 	if len(r.mappings) >= most {
 		return false, nil
 	}
-	if n := r.cfg.Ports.PerHost; n > 0 && m.side != Local && r.mappingsOf(m.internal.Addr()) >= n {
+	n := r.cfg.Ports.PerHost
+	if most < r.cfg.MaxMappings { // for a stranger
+		n = (n + 1) / 2
+	}
+	if n > 0 && m.side != Local && r.mappingsOf(m.internal.Addr()) >= n {
 		return false, nil
 	}
 	if r.dynamic(m) {
