@@ -100,7 +100,7 @@ func (g *Gateway) rewriteStream(f *flow, p *ip.Packet) {
 	}
 	track := g.session(f.session).track
 	fresh := g.early(a.findings, track, f.d, seq)
-	s := &g.tracks.all[track].stream[f.d.index()]
+	s := &g.tracks.at(track).stream[f.d.index()]
 	top := s.top
 	if before(top, g.segment.end) {
 		s.top = g.segment.end
@@ -128,7 +128,7 @@ func (g *Gateway) rewriteStream(f *flow, p *ip.Packet) {
 // early keeps the findings, in bytes from seq on, that are near the beginning of
 // their stream.
 func (g *Gateway) early(all []finding, track uint32, d direction, seq uint32) []finding {
-	s := &g.tracks.all[track].stream[d.index()]
+	s := &g.tracks.at(track).stream[d.index()]
 	if !s.known {
 		*s = streamFrom(seq)
 	}
