@@ -63,6 +63,8 @@ func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
 			if internal, allowed = netip.AddrPortFrom(g.externals[i].inner, p.Dst.Port()), true; !internal.Addr().IsValid() {
 				return g.nobody(p)
 			}
+		} else if g.dst.side == Local && g.sideOf(internal.Addr()) == Outside {
+			return BadAddress // it is not for here, so nothing is to be said about it
 		} else if g.dst.side != Local || g.translates(p.Dst.Addr()) {
 			return g.nobody(p)
 		}

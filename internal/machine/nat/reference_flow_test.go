@@ -369,6 +369,8 @@ func (r *reference) inward(p refPacket) (refOutcome, error) {
 		}
 		switch {
 		case static:
+		case r.ownOn(p.dst.Addr()) == Local && r.sideOf(p.dst.Addr()) == Outside:
+			return dropped(BadAddress), nil
 		case dynamic, r.ownOn(p.dst.Addr()) != Local, r.translates(p.dst.Addr()):
 			return dropped(reason), nil
 		}

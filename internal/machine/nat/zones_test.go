@@ -186,7 +186,7 @@ func TestSetOwn(t *testing.T) {
 	if err := g.SetOwn(g.now, Outside, []netip.Addr{other}); err != nil {
 		t.Fatal(err)
 	}
-	g.becomes(Outside, y1, netip.AddrPortFrom(ours, 5000), drop(NoMapping), y1, x)
+	g.becomes(Outside, y1, netip.AddrPortFrom(ours, 5000), drop(BadAddress), y1, x)
 	g.becomes(Outside, y1, public, forward(DMZ), y1, server)
 	g.becomes(Inside, x, y1, forward(Outside), netip.AddrPortFrom(other, 5000), y1)
 	if err := g.SetOwn(g.now, Outside, nil); err != nil {
@@ -235,5 +235,20 @@ func TestNothingFromAnOldAddress(t *testing.T) {
 	g.silent()
 	if _, ok := g.NextTimeout(); ok {
 		t.Error("something is due")
+	}
+
+	// What is not for here is not answered, whatever the answer to strangers.
+	for _, how := range []Answer{Reset, Unreachable, Prohibited} {
+		g := newBench(t, strict(Unsolicited{TCP: how, Other: how}))
+		g.SetOwn(g.now, Outside, next)
+		for _, to := range []netip.Addr{ours, z1.Addr()} {
+			for _, pkt := range [][]byte{tcpPacket(y1, netip.AddrPortFrom(to, 80), syn), udpPacket(y1, netip.AddrPortFrom(to, 80)),
+				ip.AppendEcho(nil, y1.Addr(), to, 64, ip.EchoRequest, 1, 1, nil)} {
+				if v := g.Inbound(g.now, pkt); v.Reason != BadAddress {
+					t.Errorf("to %v: %+v", to, v)
+				}
+				g.silent()
+			}
+		}
 	}
 }
