@@ -291,6 +291,12 @@ func TestALGWithOffload(t *testing.T) {
 	if _, ok := g.Poll(); ok {
 		t.Error("one segment too many")
 	}
+	// What is wrong stays so, however it is cut.
+	pkt = ip.AppendUDP(nil, x, y1, 64, payload)
+	pkt[10] ^= 1
+	if v := g.Handle(g.now, Inside, pkt, Offload{Segment: size}); v.Reason != Malformed {
+		t.Errorf("with a wrong header checksum: %+v", v)
+	}
 }
 
 // A large TCP packet stays one unless its length changes.
