@@ -230,7 +230,7 @@ func (g *Gateway) givePort(ref uint32, m *mapping, host uint32) {
 	case g.sharesPort(m):
 		g.byShared.remove(g.externalHash(m), ref)
 		g.pool(m.proto, m.addr).unshare(m.port)
-	case g.cfg.Ports.HoldDown > 0 && (g.cfg.Ports.Held == 0 || len(g.held) < g.cfg.Ports.Held):
+	case g.cfg.Ports.HoldDown > 0 && (g.cfg.Ports.Held == 0 || len(g.held)-g.pacing < g.cfg.Ports.Held):
 		g.pool(m.proto, m.addr).rest(m.port)
 		if host != 0 {
 			g.hosts.slab.at(host).resting++

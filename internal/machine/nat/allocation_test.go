@@ -286,6 +286,41 @@ func TestRFC6888REQ4PerHost(t *testing.T) {
 	g.leaves(x, remoteAt(3))
 }
 
+// The rate of a host's mappings binds also one whose mappings end at once, and
+// hosts are not kept for it for longer than it takes, nor in any number.
+func TestRateOfShortMappings(t *testing.T) {
+	b := Behaviour{Ports: Ports{Rate: 4, HoldDown: time.Millisecond, Held: 1}, Timers: Timers{UDP: time.Millisecond}}
+	for _, mode := range []Mode{Translate, Firewall} {
+		b.Mode = mode
+		if mode == Firewall {
+			b.Ports.HoldDown = 0
+		}
+		g := newBenchOf(t, Config{Behaviour: b, MaxMappings: 10})
+		made := 0
+		for i := range 200 { // for ten seconds
+			if v := g.Outbound(g.now, udpPacket(netip.AddrPortFrom(x.Addr(), uint16(5000+i)), y1)); v.Action == Forward {
+				made++
+			}
+			g.now = g.now.Add(50 * time.Millisecond)
+		}
+		if made < 40 || made > 44 {
+			t.Errorf("mode %v: %d mappings in ten seconds", mode, made)
+		}
+		for i := range byte(200) {
+			g.leaves(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, i}), 5000), y1)
+			g.now = g.now.Add(2 * time.Millisecond)
+			if n := g.hosts.slab.used; n > 11 {
+				t.Fatalf("mode %v: %d hosts", mode, n)
+			}
+		}
+		g.now = g.now.Add(time.Second)
+		g.HandleTimeout(g.now)
+		if n := g.hosts.slab.used; n != 0 || len(g.held) != 0 || g.pacing != 0 {
+			t.Errorf("mode %v: %d hosts are left, %d rest", mode, n, len(g.held))
+		}
+	}
+}
+
 // Strangers who come to a host that everyone may come to leave it half of its
 // bound, and all of its rate.
 func TestStrangersLeaveRoomToHosts(t *testing.T) {

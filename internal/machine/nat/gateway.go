@@ -96,6 +96,7 @@ type Gateway struct {
 	hosts      hosts
 	six        addresses6
 	held       resting
+	pacing     int                     // how many of these are hosts
 	owners     map[ownedPort]portOwner // for SymmetricOnConflict
 	grants     map[uint32]*grant       // by mapping
 	wides      int                     // mappings that Map made or adopted
