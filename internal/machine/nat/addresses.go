@@ -193,6 +193,10 @@ func (g *Gateway) abandon(gone []netip.Addr) {
 			g.externals[i] = external{}
 		}
 	}
+	g.late.abandon(gone)
+	for side := range g.cut {
+		g.cut[side].abandon(gone)
+	}
 }
 
 // roles4 is roles for express: the place in externals of an IPv4 address; mine

@@ -43,7 +43,7 @@ func (g *Gateway) locate(f *flow, p *ip.Packet, src endpoint) uint32 {
 
 // enter decides about the first packet of a session that comes from outside.
 func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
-	w := wish{proto: p.Proto, code: p.Proto, far: g.far(f, p.Src), external: identity, most: g.cfg.MaxMappings / 2}
+	w := wish{proto: p.Proto, code: p.Proto, far: g.far(f, p.Src), external: identity, most: g.cfg.MaxMappings / 2, stranger: true}
 	if p.Kind == ip.EchoRequest {
 		w.code = served
 	}
@@ -63,6 +63,8 @@ func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
 			if internal, allowed = netip.AddrPortFrom(g.externals[i].inner, p.Dst.Port()), true; !internal.Addr().IsValid() {
 				return g.nobody(p)
 			}
+		} else if g.dst.side == Local && g.sideOf(internal.Addr()) == Outside {
+			return BadAddress // it is not for here, so nothing is to be said about it
 		} else if g.dst.side != Local || w.far == Outside && g.translates(p.Dst.Addr()) {
 			return g.nobody(p) // who is reached without translation can come without
 		}

@@ -95,9 +95,12 @@ func (g *Gateway) rewrite(f *flow, p *ip.Packet) {
 // receiver may have.
 func (g *Gateway) rewriteStream(f *flow, p *ip.Packet) {
 	a, seq, n := &g.alg, g.segment.seq, len(p.Payload())
+	if g.segment.has(ip.SYN) { // has a number too
+		seq++
+	}
 	track := g.session(f.session).track
-	fresh := g.early(a.findings, track, f.d)
-	s := &g.tracks.all[track].stream[f.d.index()]
+	fresh := g.early(a.findings, track, f.d, seq)
+	s := &g.tracks.at(track).stream[f.d.index()]
 	top := s.top
 	if before(top, g.segment.end) {
 		s.top = g.segment.end
@@ -122,13 +125,14 @@ func (g *Gateway) rewriteStream(f *flow, p *ip.Packet) {
 	slices.SortFunc(a.findings, func(a, b finding) int { return a.at - b.at })
 }
 
-// early keeps the findings that are near the beginning of their stream.
-func (g *Gateway) early(all []finding, track uint32, d direction) []finding {
-	s := &g.tracks.all[track].stream[d.index()]
+// early keeps the findings, in bytes from seq on, that are near the beginning of
+// their stream.
+func (g *Gateway) early(all []finding, track uint32, d direction, seq uint32) []finding {
+	s := &g.tracks.at(track).stream[d.index()]
 	if !s.known {
-		*s = streamFrom(g.segment.seq)
+		*s = streamFrom(seq)
 	}
-	at := g.segment.seq - s.first
+	at := seq - s.first
 	return slices.DeleteFunc(all, func(f finding) bool { return at+uint32(f.end) > algDepth })
 }
 

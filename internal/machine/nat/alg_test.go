@@ -208,6 +208,52 @@ func TestALGBehindLoss(t *testing.T) {
 	}
 }
 
+// What a SYN carries (RFC 7413) is the beginning of the stream: sent again behind
+// the SYN, in whatever pieces, it has the same bytes at the same numbers.
+func TestALGInSYN(t *testing.T) {
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 4))
+		w := newWire(t, meddles)
+		text := strings.Repeat("-", r.IntN(3)) + "10.0.0.1:5000" + strings.Repeat("+", 1+r.IntN(20)) + "10.0.0.1"
+		want := strings.ReplaceAll(text, "10.0.0.1", "198.51.100.1")
+		got := make([]byte, len(want))
+		take := func(s ip.Segment) {
+			at := int(int32(s.Seq - 1001))
+			if s.Flags&syn != 0 {
+				at++
+			}
+			if at < 0 || at+len(s.Payload) > len(want) || want[at:at+len(s.Payload)] != string(s.Payload) {
+				t.Fatalf("seed %d: %q has %q at %d", seed, want, s.Payload, at)
+			}
+			copy(got[at:], s.Payload)
+		}
+		for range 1 + r.IntN(2) {
+			s, ok := w.out(ip.Segment{Seq: 1000, Flags: syn, Payload: []byte(text)})
+			if !ok {
+				t.Fatal("dropped")
+			}
+			take(s)
+		}
+		if string(got) != want {
+			t.Fatalf("seed %d: %q became %q", seed, text, got)
+		}
+		// The server takes note of the SYN alone, or of all of it.
+		for _, c := range []struct{ ack, want int }{{0, 0}, {len(want), len(text)}} {
+			if s, ok := w.in(ip.Segment{Seq: 5000, Ack: 1001 + uint32(c.ack), Flags: synAck}); !ok || s.Ack != 1001+uint32(c.want) {
+				t.Fatalf("seed %d: %d bytes acknowledged, %v, became %d of %d", seed, c.ack, ok, s.Ack-1001, len(text))
+			}
+		}
+		for range 10 {
+			from := r.IntN(len(text))
+			s, ok := w.out(ip.Segment{Seq: 1001 + uint32(from), Ack: 5001, Flags: ack, Payload: []byte(text[from : from+1+r.IntN(len(text)-from)])})
+			if !ok {
+				t.Fatal("dropped")
+			}
+			take(s)
+		}
+	}
+}
+
 // What comes after the first bytes of a stream is data.
 func TestALGLeavesDataAlone(t *testing.T) {
 	b := meddles
@@ -244,6 +290,12 @@ func TestALGWithOffload(t *testing.T) {
 	}
 	if _, ok := g.Poll(); ok {
 		t.Error("one segment too many")
+	}
+	// What is wrong stays so, however it is cut.
+	pkt = ip.AppendUDP(nil, x, y1, 64, payload)
+	pkt[10] ^= 1
+	if v := g.Handle(g.now, Inside, pkt, Offload{Segment: size}); v.Reason != Malformed {
+		t.Errorf("with a wrong header checksum: %+v", v)
 	}
 }
 
@@ -308,7 +360,8 @@ func TestALGFillsMTU(t *testing.T) {
 
 	g := newBench(t, meddles)
 	datagram := append([]byte(text), bytesOf(1500-28-len(text))...)
-	v := g.Handle(g.now, Inside, ip.AppendUDP(nil, x, y1, 64, datagram), Offload{})
+	buf := append(ip.AppendUDP(nil, x, y1, 64, datagram), bytesOf(30)...) // what is behind it does not count
+	v := g.Handle(g.now, Inside, buf, Offload{})
 	o, ok := g.Poll()
 	var p, q ip.Packet
 	if v.Reason != TooBig || !ok || o.To != Inside || p.Decode(o.Packet) != nil || p.Quoted(&q) != nil {

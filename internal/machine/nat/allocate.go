@@ -19,6 +19,7 @@ type wish struct {
 	most     int        // mappings that there may be before
 	old      uint32     // PerConnection: the mapping that this one replaces
 	isn      uint32
+	stranger bool // who asks for it is not behind the gateway
 	// Of Map: wide, with this external address and port, where they are set.
 	wide     bool
 	external uint8 // identity: any
@@ -39,7 +40,7 @@ func (g *Gateway) newMapping(w *wish) uint32 {
 	}
 	var h *host
 	var host uint32
-	if w.side != Local && (translated && flags&fixed == 0 || g.cfg.Ports.PerHost > 0 || g.cfg.Ports.Rate > 0) {
+	if w.side != Local && g.accounts(translated && flags&fixed == 0) {
 		if host = g.enterHost(w.internal.address()); host == 0 {
 			return 0
 		}
@@ -48,7 +49,7 @@ func (g *Gateway) newMapping(w *wish) uint32 {
 	}
 	ref := uint32(0)
 	unpaired := h != nil && h.external == identity
-	if h == nil || (g.cfg.Ports.PerHost == 0 || int(h.mappings) <= g.cfg.Ports.PerHost) && g.mayMake(h) {
+	if h == nil || g.mayMake(h, w.stranger) {
 		ok := true
 		if translated && flags&fixed == 0 {
 			if whom = g.whom(w); whom != w.remote && g.conflicts(w) {
@@ -128,13 +129,19 @@ func (g *Gateway) makeMapping(w *wish, whom endpoint, addr uint8, port uint16, f
 	return ref
 }
 
+// accounts reports whether hosts are kept account of for their mappings, of
+// which those whose port is allocated need it.
+func (g *Gateway) accounts(dynamic bool) bool {
+	return dynamic || g.cfg.Ports.PerHost > 0 || g.cfg.Ports.Rate > 0
+}
+
 // dropMapping forgets a mapping that has no sessions.
 func (g *Gateway) dropMapping(ref uint32) {
 	m := g.mapping(ref)
 	g.unlist(ref, m)
 	g.disown(m)
 	host := uint32(0)
-	if m.side != Local && (g.dynamicPort(m) || g.cfg.Ports.PerHost > 0) {
+	if m.side != Local && g.accounts(g.dynamicPort(m)) {
 		host = g.hostOf(m.internal().address())
 	}
 	g.givePort(ref, m, host)
@@ -201,7 +208,10 @@ func (g *Gateway) takePort(ref uint32, m *mapping) bool {
 	switch {
 	case !g.dynamicPort(m):
 	case g.sharesPort(m):
-		return g.byShared.add(g.externalHash(m), ref)
+		if !g.byShared.add(g.externalHash(m), ref) {
+			return false
+		}
+		g.pool(m.proto, m.addr).share(m.port)
 	default:
 		g.pool(m.proto, m.addr).take(m.port, ref)
 	}
@@ -210,16 +220,18 @@ func (g *Gateway) takePort(ref uint32, m *mapping) bool {
 
 // givePort makes the external port free, now or after it has rested.
 func (g *Gateway) givePort(ref uint32, m *mapping, host uint32) {
+	from := g.now
+	if g.freed != 0 {
+		from = g.freed
+	}
+	g.unhold(from) // or they would count among those that rest
 	switch {
 	case !g.dynamicPort(m):
 	case g.sharesPort(m):
 		g.byShared.remove(g.externalHash(m), ref)
-	case g.cfg.Ports.HoldDown > 0 && (g.cfg.Ports.Held == 0 || len(g.held) < g.cfg.Ports.Held):
+		g.pool(m.proto, m.addr).unshare(m.port)
+	case g.cfg.Ports.HoldDown > 0 && (g.cfg.Ports.Held == 0 || len(g.held)-g.pacing < g.cfg.Ports.Held):
 		g.pool(m.proto, m.addr).rest(m.port)
-		from := g.now
-		if g.freed != 0 {
-			from = g.freed
-		}
 		if host != 0 {
 			g.hosts.slab.at(host).resting++
 		}
@@ -293,7 +305,11 @@ func (g *Gateway) choosePort(w *wish, h *host, addr uint8, whom endpoint, how Al
 	if g.cfg.Ports.Parity { // RFC 4787 REQ-4
 		d.mask = evenPorts << (d.internal & 1)
 	}
-	if g.shares(w.proto) && !w.wide && w.side != Local {
+	switch {
+	case !g.shares(w.proto) || w.wide:
+	case w.side == Local: // it is for any remote, those of the sharers too
+		d.free = func(port uint16) bool { return !p.isShared(port) }
+	default:
 		d.free = func(port uint16) bool { return g.sharer(w.proto, addr, port, whom) == 0 }
 	}
 	return p.choose(&d, g.rnd)

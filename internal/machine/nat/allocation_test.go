@@ -174,6 +174,49 @@ func TestOverload(t *testing.T) {
 	}
 }
 
+// A port that hosts share is not given to the gateway's own stack, whose mapping
+// is for any remote; and one that Map opened is not used towards a remote that
+// another host has by it: nobody could tell whose the answers are.
+func TestOverloadTellsAnswersApart(t *testing.T) {
+	for _, mapping := range []Dependence{AddressDependent, AddressAndPortDependent} {
+		g := newBench(t, Behaviour{Mapping: mapping, Filtering: AddressAndPortDependent, Ports: Ports{Allocation: PreserveRandom, Overload: true}})
+		at := g.leaves(x, y1)
+		pkt := udpPacket(netip.AddrPortFrom(ours, x.Port()), y1)
+		var p ip.Packet
+		if v := g.Handle(g.now, Local, pkt, Offload{}); v.Action != Forward || p.Decode(pkt) != nil || p.Src == at {
+			t.Errorf("the gateway's own: %+v at %v, and %v at %v", v, p.Src, x, at)
+		}
+		if v := g.Inbound(g.now, udpPacket(y1, p.Src)); v != forward(Local) {
+			t.Errorf("an answer to the gateway: %+v", v)
+		}
+
+		g = newBench(t, g.cfg.Behaviour)
+		at = g.leaves(x, y1)
+		if m, err := g.Map(g.now, Request{Proto: ip.UDP, Internal: x2, External: at}); err != nil || m.External != at {
+			t.Fatalf("%+v, %v", m, err)
+		}
+		for range 2 {
+			other := g.leaves(x2, y1)
+			if other == at {
+				t.Errorf("%v and %v are both %v towards %v", x, x2, at, y1)
+			}
+			if got := g.enters(y1, other); got != x2 {
+				t.Errorf("an answer to %v gets to %v", x2, got)
+			}
+			if got := g.leaves(x2, z1); got != at {
+				t.Errorf("%v is %v towards %v", x2, got, z1)
+			}
+		}
+		if g.enters(y1, at) != x || g.enters(z1, at) != x2 {
+			t.Error("answers get to the wrong hosts")
+		}
+		g.now = g.now.Add(time.Hour) // what came about by itself is gone
+		if got := g.leaves(x2, y1); got != at {
+			t.Errorf("%v is %v when nobody else has the port", x2, got)
+		}
+	}
+}
+
 // RFC 6888 REQ-8: a port rests before somebody else gets it.
 func TestRFC6888REQ8HoldDown(t *testing.T) {
 	g := newBench(t, Behaviour{Ports: Ports{HoldDown: 2 * time.Minute}})
@@ -211,6 +254,26 @@ func TestHoldDownBegins(t *testing.T) {
 	}
 }
 
+// A port that has rested long enough counts no more among those that may rest,
+// whether or not anybody asked in between.
+func TestHoldDownBound(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		g := newBench(t, Behaviour{Ports: Ports{HoldDown: 2 * time.Minute, Held: 1}})
+		start := g.now
+		g.leaves(x, y1) // ends after 5 minutes, rests until 7
+		g.now = start.Add(3 * time.Minute)
+		g.leaves(ep("10.0.0.1:6000"), y1) // ends after 8, rests until 10
+		if asked {
+			g.now = start.Add(7*time.Minute + time.Second)
+			g.HandleTimeout(g.now)
+		}
+		g.now = start.Add(9 * time.Minute)
+		if got := g.portTo(ep("10.0.0.2:6000"), y1); got != 6001 {
+			t.Errorf("asked %t: port %d", asked, got)
+		}
+	}
+}
+
 // RFC 6888 REQ-4: a subscriber cannot take all.
 func TestRFC6888REQ4PerHost(t *testing.T) {
 	g := newBench(t, symmetricTo(Ports{PerHost: 3}))
@@ -221,6 +284,64 @@ func TestRFC6888REQ4PerHost(t *testing.T) {
 	g.leaves(x2, y1)
 	g.now = g.now.Add(5 * time.Minute)
 	g.leaves(x, remoteAt(3))
+}
+
+// The rate of a host's mappings binds also one whose mappings end at once, and
+// hosts are not kept for it for longer than it takes, nor in any number.
+func TestRateOfShortMappings(t *testing.T) {
+	b := Behaviour{Ports: Ports{Rate: 4, HoldDown: time.Millisecond, Held: 1}, Timers: Timers{UDP: time.Millisecond}}
+	for _, mode := range []Mode{Translate, Firewall} {
+		b.Mode = mode
+		if mode == Firewall {
+			b.Ports.HoldDown = 0
+		}
+		g := newBenchOf(t, Config{Behaviour: b, MaxMappings: 10})
+		made := 0
+		for i := range 200 { // for ten seconds
+			if v := g.Outbound(g.now, udpPacket(netip.AddrPortFrom(x.Addr(), uint16(5000+i)), y1)); v.Action == Forward {
+				made++
+			}
+			g.now = g.now.Add(50 * time.Millisecond)
+		}
+		if made < 40 || made > 44 {
+			t.Errorf("mode %v: %d mappings in ten seconds", mode, made)
+		}
+		for i := range byte(200) {
+			g.leaves(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, i}), 5000), y1)
+			g.now = g.now.Add(2 * time.Millisecond)
+			if n := g.hosts.slab.used; n > 11 {
+				t.Fatalf("mode %v: %d hosts", mode, n)
+			}
+		}
+		g.now = g.now.Add(time.Second)
+		g.HandleTimeout(g.now)
+		if n := g.hosts.slab.used; n != 0 || len(g.held) != 0 || g.pacing != 0 {
+			t.Errorf("mode %v: %d hosts are left, %d rest", mode, n, len(g.held))
+		}
+	}
+}
+
+// Strangers who come to a host that everyone may come to leave it half of its
+// bound, and all of its rate.
+func TestStrangersLeaveRoomToHosts(t *testing.T) {
+	public := netip.MustParseAddr("198.51.100.9")
+	for _, ports := range []Ports{{PerHost: 8}, {PerHost: 1}, {Rate: 4}, {PerHost: 8, Rate: 4}} {
+		g := newBenchOf(t, Config{Behaviour: Behaviour{Ports: ports}, Static: []Static{{x.Addr(), public}}})
+		came := 0
+		for i := range 100 {
+			if g.enters(remoteAt(i), netip.AddrPortFrom(public, uint16(1000+i))).IsValid() {
+				came++
+			}
+		}
+		if want := (ports.PerHost + 1) / 2; ports.PerHost > 0 && came != want || ports.PerHost == 0 && came != 100 {
+			t.Errorf("%+v: %d strangers came in", ports, came)
+		}
+		for i := range max(ports.PerHost/2, ports.Rate) {
+			if v := g.Outbound(g.now, udpPacket(netip.AddrPortFrom(x.Addr(), uint16(5000+i)), y1)); v.Action != Forward {
+				t.Errorf("%+v: packet %d of the host: %+v", ports, i, v)
+			}
+		}
+	}
 }
 
 func TestArbitraryPooling(t *testing.T) {

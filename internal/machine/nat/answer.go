@@ -2,6 +2,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
@@ -56,14 +57,14 @@ func (g *Gateway) unsolicited(from Side, p *ip.Packet, r Reason) Verdict {
 	if how == Silent {
 		return drop(r)
 	}
-	external := p.Dst
+	waits := pair{p.Dst, p.Src} // of a hairpin, both outside
 	g.restore(p)
 	answer := g.answer(from, p, how)
 	switch {
 	case answer == nil:
 	case after > 0:
 		due := g.now + int64(after)
-		g.late.add(pair{external, p.Src}, due, Out{from, answer})
+		g.late.add(waits, due, Out{from, answer})
 		g.soon = min(g.soon, due)
 	default:
 		g.say(from, answer)
@@ -214,6 +215,16 @@ func (l *lateAnswers) withdraw(p pair) {
 	if at, waits := l.by[p]; waits {
 		l.queue[at-l.gone].out.Packet = nil
 		delete(l.by, p)
+	}
+}
+
+// abandon withdraws what would come from addresses that are no longer ours.
+func (l *lateAnswers) abandon(gone []netip.Addr) {
+	for i := range l.queue {
+		var p ip.Packet
+		if a := &l.queue[i]; a.out.Packet != nil && p.Decode(a.out.Packet) == nil && slices.Contains(gone, p.Src.Addr()) {
+			l.withdraw(a.pair)
+		}
 	}
 }
 

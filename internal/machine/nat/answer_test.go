@@ -155,6 +155,22 @@ func TestRFC5382REQ4HeldSYN(t *testing.T) {
 	g.HandleTimeout(g.now)
 	g.said(Outside)
 
+	// Two hosts behind the same gateway open to each other.
+	b := strict(u)
+	b.Hairpin = HairpinExternalSource
+	g = newBench(t, b)
+	atX, _ := g.tcpOut(x, y1, syn)
+	atX2, _ := g.tcpOut(x2, y1, syn)
+	if _, ok := g.tcpOut(x, atX2, syn); ok {
+		t.Error("a hairpin came in")
+	}
+	if _, ok := g.tcpOut(x2, atX, syn); !ok {
+		t.Error("the hairpin back does not come in")
+	}
+	g.now = g.now.Add(6 * time.Second)
+	g.HandleTimeout(g.now)
+	g.silent()
+
 	// Nothing but a SYN is held, or answered.
 	g = newBench(t, strict(u))
 	g.tcpIn(y1, at, ack)
@@ -276,6 +292,7 @@ func TestPing(t *testing.T) {
 // itself as it came.
 func TestTimeExceeded(t *testing.T) {
 	g := newSides(t, Config{})
+	g.leaves(x, y1)
 	for _, c := range []struct {
 		from     Side
 		src, dst netip.AddrPort
@@ -302,6 +319,44 @@ func TestTimeExceeded(t *testing.T) {
 	sum(e)
 	g.Handle(g.now, Inside, e, Offload{})
 	g.silent()
+}
+
+// RFC 1812 section 5.3.1: what is for the gateway itself is not discarded for
+// its TTL. What is for nobody at its address is no exception: who is to hear
+// nothing of it does not hear that time was exceeded either.
+func TestLastHopIsTheGateway(t *testing.T) {
+	at := ep("198.51.100.1:5000")
+	give := func(g *bench, src, dst netip.AddrPort) Verdict {
+		return g.Handle(g.now, Outside, ip.AppendUDP(nil, src, dst, 1, []byte("x")), Offload{})
+	}
+	for _, mode := range []Mode{Translate, Firewall} {
+		g := newBench(t, Behaviour{Mode: mode, Filtering: AddressAndPortDependent})
+		if v := give(g, y1, at); v.Reason != NoMapping {
+			t.Errorf("mode %v: for nobody: %+v", mode, v)
+		}
+		g.silent()
+		if v := g.Handle(g.now, Local, udpPacket(at, y1), Offload{}); v.Action != Forward {
+			t.Fatalf("%+v", v)
+		}
+		if v := give(g, y1, at); v != forward(Local) {
+			t.Errorf("mode %v: for its own stack: %+v", mode, v)
+		}
+		if v := give(g, z1, at); v.Reason != Filtered {
+			t.Errorf("mode %v: from another: %+v", mode, v)
+		}
+		g.silent()
+	}
+	if v := give(newBench(t, Behaviour{Mode: Open}), y1, at); v != forward(Local) {
+		t.Errorf("a plain router: %+v", v)
+	}
+	// An error is for a host behind it, whatever its port seems to be.
+	g := newBench(t, Behaviour{})
+	e := ip.AppendError(nil, y1.Addr(), ip.PortUnreachable, udpPacket(g.leaves(x, y1), y1))
+	e[8] = 1
+	sum(e)
+	if v := g.Inbound(g.now, e); v.Reason != Expired {
+		t.Errorf("an error: %+v", v)
+	}
 }
 
 // An unfinished checksum is finished in what is quoted.

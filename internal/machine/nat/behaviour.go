@@ -186,8 +186,8 @@ type Ports struct {
 	HoldDown time.Duration `yaml:"hold-down"`
 	// Held bounds how many ports are held down at a time; zero is no bound.
 	Held int `yaml:"held"`
-	// PerHost bounds the mappings of one internal address (RFC 6888 REQ-4);
-	// zero is no bound.
+	// PerHost bounds the mappings of one internal address (RFC 6888 REQ-4), of
+	// which strangers may make half; zero is no bound.
 	PerHost int `yaml:"per-host"`
 	// Rate bounds the mappings that an internal address makes in a second, and
 	// at once (RFC 6888 REQ-4c); zero is no bound.

@@ -206,8 +206,16 @@ func (g *Gateway) number(p *ip.Packet) {
 	}
 	a := p.Dst.Addr().As4()
 	n := &g.numbers[a[3]^a[2]^a[1]^a[0]^byte(p.Proto)]
-	*n++
-	p.SetNumber(*n)
+	p.SetNumber(*n + 1)
+	*n += g.pieces(p)
+}
+
+// pieces is how many packets, with as many numbers, a device makes of one.
+func (g *Gateway) pieces(p *ip.Packet) uint16 {
+	if g.offload.Segment == 0 {
+		return 1
+	}
+	return uint16(max(1, (len(p.Payload())+g.offload.Segment-1)/g.offload.Segment))
 }
 
 // take notes the bytes of a part. Not fresh: all of them have come before. Not
@@ -290,6 +298,15 @@ func (t *cutPackets) forget(c *cutPacket) {
 		t.bytes -= c.bytes
 		c.held, c.bytes = nil, 0
 		delete(t.by, c.key)
+	}
+}
+
+// abandon forgets packets to or from addresses that are no longer ours.
+func (t *cutPackets) abandon(gone []netip.Addr) {
+	for key, c := range t.by {
+		if slices.Contains(gone, key.dst) || slices.Contains(gone, c.src) || slices.Contains(gone, c.dst) {
+			t.forget(c)
+		}
 	}
 }
 

@@ -400,3 +400,25 @@ func TestRFC7857Section10Numbers(t *testing.T) {
 		t.Errorf("a packet that may not be cut has number %x", p.Data[4:6])
 	}
 }
+
+// A device numbers the packets that it makes of a large one from its number on:
+// the next packet has none of these.
+func TestNumbersOfSegments(t *testing.T) {
+	for _, c := range []struct{ payload, segment, packets int }{{10_000, 1000, 10}, {9_001, 1000, 10}, {1000, 1000, 1}, {1, 1000, 1}, {0, 1000, 1}, {5000, 0, 1}} {
+		g := newBench(t, Behaviour{})
+		give := func(payload, segment int) uint16 {
+			pkt := ip.AppendUDP(nil, x, y1, 64, make([]byte, payload))
+			pkt[6] = 0 // may be cut
+			sum(pkt)
+			g.SetMTU(Outside, 60_000)
+			if v := g.Handle(g.now, Inside, pkt, Offload{Segment: segment}); v.Action != Forward {
+				t.Fatalf("%+v", v)
+			}
+			return binary.BigEndian.Uint16(pkt[4:])
+		}
+		first := give(c.payload, c.segment)
+		if next := give(100, 0); int(next-first) != c.packets {
+			t.Errorf("%d bytes in segments of %d: numbers from %d on, then %d", c.payload, c.segment, first, next)
+		}
+	}
+}

@@ -96,6 +96,7 @@ type Gateway struct {
 	hosts      hosts
 	six        addresses6
 	held       resting
+	pacing     int                     // how many of these are hosts
 	owners     map[ownedPort]portOwner // for SymmetricOnConflict
 	grants     map[uint32]*grant       // by mapping
 	wides      int                     // mappings that Map made or adopted
@@ -255,7 +256,7 @@ func (g *Gateway) handle(from Side, pkt []byte, off Offload) Verdict {
 	}
 	p.Partial = off.PartialSum
 	g.offload, g.replaced = off, false
-	g.cameFrom, g.cameTo, g.cameSize = p.Src, p.Dst, len(pkt)
+	g.cameFrom, g.cameTo, g.cameSize = p.Src, p.Dst, len(p.Data)
 	if g.tracking && p.Proto == ip.TCP && !p.Headless {
 		g.cameSeq, g.cameAck = p.Seq(), p.Ack()
 	}

@@ -204,8 +204,8 @@ func TestMutatedPackets(t *testing.T) {
 				g.HandleTimeout(g.now)
 			}
 		}
-		if len(g.tracks.all) > 4*8*2+2 {
-			t.Errorf("%d tracks", len(g.tracks.all))
+		if g.tracks.slab.top > 4*8*2+2 {
+			t.Errorf("%d tracks", g.tracks.slab.top)
 		}
 	}
 }

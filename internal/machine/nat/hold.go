@@ -1,6 +1,7 @@
 package nat
 
-// restingPort is a port that was freed and is not given out yet.
+// restingPort is a port that was freed and is not given out yet; of no external
+// address, it stands for a host that is kept as long.
 type restingPort struct {
 	until int64
 	host  uint32
@@ -56,7 +57,7 @@ func (h *resting) pop() restingPort {
 // restAll keeps every port that is taken or rests from being given out, for
 // after a loss of state its old remotes still send to it (RFC 6888 REQ-8).
 func (g *Gateway) restAll() {
-	g.held = nil
+	g.held, g.pacing = nil, 0
 	until := g.now + int64(g.cfg.Ports.HoldDown)
 	for addr := range g.externals {
 		for proto, p := range g.externals[addr].pools {
@@ -74,11 +75,13 @@ func (g *Gateway) restAll() {
 	}
 }
 
-// unhold gives free what has rested long enough.
-func (g *Gateway) unhold() {
-	for g.held.due() <= g.now {
+// unhold gives free what has rested long enough by a time.
+func (g *Gateway) unhold(now int64) {
+	for g.held.due() <= now {
 		r := g.held.pop()
-		if e := &g.externals[r.addr]; e.live && e.pools[r.proto] != nil {
+		if r.addr == identity {
+			g.pacing--
+		} else if e := &g.externals[r.addr]; e.live && e.pools[r.proto] != nil {
 			e.pools[r.proto].release(r.port)
 		}
 		if r.host != 0 {

@@ -31,9 +31,18 @@ func (p *pace) take(now int64, rate int) bool {
 	return true
 }
 
-// mayMake reports whether a host may have another mapping so soon.
-func (g *Gateway) mayMake(h *host) bool {
-	return g.cfg.Ports.Rate == 0 || h.pace.take(g.now, g.cfg.Ports.Rate)
+// mayMake reports whether a host may have the mapping that is counted already,
+// and so soon. What strangers make of it is not the host's doing: it takes half
+// of the host's bound at most, and nothing of its rate.
+func (g *Gateway) mayMake(h *host, stranger bool) bool {
+	most := g.cfg.Ports.PerHost
+	if stranger {
+		most -= most / 2
+	}
+	if most > 0 && int(h.mappings) > most {
+		return false
+	}
+	return stranger || g.cfg.Ports.Rate == 0 || h.pace.take(g.now, g.cfg.Ports.Rate)
 }
 
 func (h *host) link() *uint32 { return &h.next }
@@ -77,13 +86,26 @@ func (g *Gateway) enterHost(addr endpoint) uint32 {
 // leaveHost forgets a host that has nothing left.
 func (g *Gateway) leaveHost(ref uint32) {
 	h := g.hosts.slab.at(ref)
-	if h.mappings != 0 || h.resting != 0 {
+	if h.mappings != 0 || h.resting != 0 || g.pacesOut(ref, h) {
 		return
 	}
 	g.dropBlock(h)
 	g.hosts.index.remove(g.hostHash(h.addr), ref)
 	g.letGo(h.addr)
 	g.hosts.slab.give(ref)
+}
+
+// pacesOut keeps a host whose mappings are gone until its rate is what a new
+// one's would be, or mappings that end at once would have no rate. It reports
+// whether it does, which it does only for as many as there may be mappings.
+func (g *Gateway) pacesOut(ref uint32, h *host) bool {
+	if h.pace.full <= g.now || g.hosts.slab.used > g.cfg.MaxMappings {
+		return false
+	}
+	h.resting++
+	g.pacing++
+	g.held.push(restingPort{until: h.pace.full, host: ref, addr: identity})
+	return true
 }
 
 // pairs reports whether each host has an external address of its own.

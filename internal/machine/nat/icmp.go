@@ -23,6 +23,11 @@ func (g *Gateway) quote(p *ip.Packet, notBy ip.Kind) Reason {
 		q.Kind == ip.Error || q.Kind == notBy || q.Proto == ip.ICMP && q.Kind == ip.Plain {
 		return Malformed
 	}
+	// Errors go to who sent what they are about (RFC 792). To another they would
+	// pass where nothing else does, by quoting what somebody else has sent.
+	if p.Dst.Addr() != q.Src.Addr() {
+		return BadAddress
+	}
 	return None
 }
 
@@ -33,6 +38,12 @@ func (g *Gateway) inboundError(from Side, p *ip.Packet) (Side, Reason) {
 		return Local, r
 	}
 	q := &g.quoted
+	if !routable(p.Src.Addr()) {
+		return Local, BadAddress
+	}
+	if q.Proto == ip.Other {
+		return g.inboundBare(from, p)
+	}
 	ref, session := g.at(from, q.Proto, q.Src, q.Dst)
 	if session == 0 {
 		return Local, NoMapping
@@ -63,6 +74,9 @@ func (g *Gateway) outboundError(from, to Side, p *ip.Packet) Reason {
 		return r
 	}
 	q := &g.quoted
+	if q.Proto == ip.Other {
+		return g.outboundBare(from, to, p)
+	}
 	ref, session := g.toRemote(from, to, q.Proto, q.Dst, q.Src)
 	if session == 0 {
 		return NoMapping
@@ -78,14 +92,81 @@ func (g *Gateway) outboundError(from, to Side, p *ip.Packet) Reason {
 			q.SetDst(external)
 			p.ResetICMPChecksum()
 		}
-		// RFC 5508 REQ-5c: a host with an external address of its own has that.
-		speaker := external.Addr()
-		if i, static := g.fixed[p.Src.Addr()]; static {
-			speaker = g.externals[i].addr
-		}
-		p.SetSrc(netip.AddrPortFrom(speaker, 0))
+		g.speakFor(external.Addr(), p)
 	}
 	return None
+}
+
+// speakFor gives an error that leaves an external address. RFC 5508 REQ-5c: a
+// host with one of its own has that, others the one that the error is about.
+func (g *Gateway) speakFor(external netip.Addr, p *ip.Packet) {
+	if i, static := g.fixed[p.Src.Addr()]; static {
+		external = g.externals[i].addr
+	}
+	p.SetSrc(netip.AddrPortFrom(external, 0))
+}
+
+// inboundBare is inboundError for a protocol that is not followed: what bare lets
+// out may come back as an error.
+func (g *Gateway) inboundBare(from Side, p *ip.Packet) (Side, Reason) {
+	q := &g.quoted
+	to, internal, static := from, q.Src, false
+	if i := g.dst.external; i != identity {
+		if to, static = Outside, g.externals[i].static(); !static {
+			return Local, NoMapping
+		}
+		internal = netip.AddrPortFrom(g.externals[i].inner, 0)
+	} else if g.dst.side != Local || g.translates(q.Src.Addr()) && from == Outside {
+		return Local, NoMapping
+	}
+	side := g.sideOf(internal.Addr())
+	if side == Outside || side == from && !static {
+		return Local, BadAddress
+	}
+	if r := g.bareRuled(side, to, internal, q.Dst, static); r != None || !static {
+		return side, r
+	}
+	if !g.cfg.ICMP.KeepQuote {
+		q.SetSrc(internal)
+		p.ResetICMPChecksum()
+	}
+	p.SetDst(internal)
+	return side, None
+}
+
+// outboundBare is outboundError likewise.
+func (g *Gateway) outboundBare(from, to Side, p *ip.Packet) Reason {
+	q := &g.quoted
+	i, static := uint8(identity), false
+	if to == Outside && g.translates(q.Dst.Addr()) {
+		if i, static = g.fixed[q.Dst.Addr()]; !static {
+			return NoMapping
+		}
+	}
+	if r := g.bareRuled(to, from, q.Src, q.Dst, static); r != None || !static {
+		return r
+	}
+	external := g.externals[i].addr
+	if !g.cfg.ICMP.KeepQuote {
+		q.SetDst(netip.AddrPortFrom(external, 0))
+		p.ResetICMPChecksum()
+	}
+	g.speakFor(external, p)
+	return None
+}
+
+// bareRuled asks the rules about the quoted packet, as bare did.
+func (g *Gateway) bareRuled(from, to Side, src, dst netip.AddrPort, static bool) Reason {
+	switch g.rule(from, to, &g.quoted, src, dst) {
+	case accepted:
+		return None
+	case undecided:
+		if static {
+			return None
+		}
+		return NoMapping
+	}
+	return Ruled
 }
 
 // unquote gives the quoted segment the numbers back that it had when it came

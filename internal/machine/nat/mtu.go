@@ -125,7 +125,7 @@ func (g *Gateway) tooBig(from Side, mtu int, p *ip.Packet) {
 // another length may come into each datagram.
 func (g *Gateway) handleSegments(from Side, pkt []byte, off Offload) Verdict {
 	var whole ip.Packet
-	if whole.Decode(pkt) != nil || whole.Proto != ip.UDP || whole.Fragment {
+	if whole.Decode(pkt) != nil || !whole.HeaderOK() || whole.Proto != ip.UDP || whole.Fragment {
 		v := g.handle(from, pkt, off)
 		g.release(from)
 		return g.count(from, v)

@@ -120,6 +120,9 @@ func (g *Gateway) begin(f *flow, p *ip.Packet, w *wish) Reason {
 	w.internal, ok = g.hold(p.Src)
 	w.remote, okToo = g.hold(p.Dst)
 	if ok && okToo {
+		if f.mapping != 0 && g.crosses(f.mapping, w.remote) {
+			f.mapping = 0
+		}
 		if f.mapping != 0 && g.perConnection(w) && g.mapping(f.mapping).flags&wide == 0 {
 			w.old, f.mapping = f.mapping, 0
 		}
@@ -145,6 +148,14 @@ func (g *Gateway) begin(f *flow, p *ip.Packet, w *wish) Reason {
 		return TableFull
 	}
 	return None
+}
+
+// crosses reports whether another mapping shares the external port of one that
+// Map made, towards a remote: the answers of that would go there.
+func (g *Gateway) crosses(at uint32, remote endpoint) bool {
+	m := g.mapping(at)
+	return m.flags&wide != 0 && m.addr != identity && g.shares(m.proto) &&
+		g.sharer(m.proto, m.addr, m.port, g.policy(m.proto).Mapping.depends(remote)) != 0
 }
 
 // hasRoom reports whether there may be another session, and the one that counts

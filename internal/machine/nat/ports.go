@@ -10,6 +10,8 @@ import (
 type pool struct {
 	pages [1 << 16 / portPage]*portsPage
 	last  uint16 // allocated last by Sequential
+	// shared are how many mappings share each port. One of these is not taken.
+	shared [1 << 16 / portPage]*[portPage]uint32
 }
 
 const portPage = 256
@@ -50,6 +52,22 @@ func (p *pool) rest(port uint16) { p.pages[port/portPage].refs[port%portPage] = 
 func (p *pool) release(port uint16) {
 	p.rest(port)
 	p.pages[port/portPage].taken[port%portPage/64] &^= 1 << (port % 64)
+}
+
+// share and unshare count a mapping in that shares the port, or out.
+func (p *pool) share(port uint16) {
+	page := &p.shared[port/portPage]
+	if *page == nil {
+		*page = new([portPage]uint32)
+	}
+	(*page)[port%portPage]++
+}
+
+func (p *pool) unshare(port uint16) { p.shared[port/portPage][port%portPage]-- }
+
+func (p *pool) isShared(port uint16) bool {
+	page := p.shared[port/portPage]
+	return page != nil && page[port%portPage] != 0
 }
 
 // eachTaken goes through the ports that are taken or rest.

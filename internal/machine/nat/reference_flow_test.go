@@ -48,6 +48,13 @@ func (r *reference) handle(p refPacket) (refOutcome, error) {
 	default:
 		return dropped(BadAddress), nil
 	}
+	if p.ttl <= 1 {
+		_, static := r.staticAt(p.dst.Addr())
+		m := r.at(p)
+		if p.from != Outside || own != Outside || static || m != nil && m.side != Local {
+			return dropped(Expired), nil
+		}
+	}
 	switch {
 	case p.from == Outside || p.from == DMZ && to == Inside:
 		return r.inward(p)
@@ -196,6 +203,12 @@ func (r *reference) open(p refPacket, to Side) (*refMapping, Reason, error) {
 	if r.used()+2 > 4*r.cfg.MaxMappings {
 		return nil, TableFull, nil
 	}
+	// Where others share its port towards this remote, the packet needs another.
+	if m != nil && m.wide != 0 && slices.ContainsFunc(r.mappings, func(o *refMapping) bool {
+		return r.dynamic(o) && !r.alone(o) && o.proto == m.proto && o.external == m.external && o.whom == keep(r.policy(o.proto).Mapping, p.dst)
+	}) {
+		m = nil
+	}
 	if m == nil || perConnection {
 		old := m
 		m = &refMapping{proto: p.proto, side: p.from, far: to, internal: src, external: src, whom: whom, isn: p.seq}
@@ -228,7 +241,11 @@ func (r *reference) make(m *refMapping, remote netip.AddrPort, most int, want ne
 	if len(r.mappings) >= most {
 		return false, nil
 	}
-	if n := r.cfg.Ports.PerHost; n > 0 && m.side != Local && r.mappingsOf(m.internal.Addr()) >= n {
+	n := r.cfg.Ports.PerHost
+	if most < r.cfg.MaxMappings { // for a stranger
+		n = (n + 1) / 2
+	}
+	if n > 0 && m.side != Local && r.mappingsOf(m.internal.Addr()) >= n {
 		return false, nil
 	}
 	if r.dynamic(m) {
@@ -276,20 +293,19 @@ func (r *reference) begin(m *refMapping, p refPacket, remote netip.AddrPort, out
 	r.note(m, s, p, out, true)
 }
 
-// inward decides about a packet from outside, or that is hairpinned.
-func (r *reference) inward(p refPacket) (refOutcome, error) {
+// at is the mapping that a packet from outside, or a hairpinned one, comes to.
+func (r *reference) at(p refPacket) (m *refMapping) {
 	served := p.kind == ip.EchoRequest
-	internal, open := p.dst, false
+	internal := p.dst
 	inner, static := r.staticAt(p.dst.Addr())
 	dynamic := r.isExternal(p.dst.Addr()) && !static
 	if static {
-		internal, open = netip.AddrPortFrom(inner, p.dst.Port()), true
+		internal = netip.AddrPortFrom(inner, p.dst.Port())
 	}
 	far := Outside
 	if p.from == DMZ && !static && !dynamic {
 		far = DMZ
 	}
-	var m *refMapping
 	for _, c := range r.byWide() {
 		if c.proto != p.proto || c.served != served {
 			continue
@@ -313,6 +329,23 @@ func (r *reference) inward(p refPacket) (refOutcome, error) {
 			}
 		}
 	}
+	return m
+}
+
+// inward decides about a packet from outside, or that is hairpinned.
+func (r *reference) inward(p refPacket) (refOutcome, error) {
+	served := p.kind == ip.EchoRequest
+	internal, open := p.dst, false
+	inner, static := r.staticAt(p.dst.Addr())
+	dynamic := r.isExternal(p.dst.Addr()) && !static
+	if static {
+		internal, open = netip.AddrPortFrom(inner, p.dst.Port()), true
+	}
+	far := Outside
+	if p.from == DMZ && !static && !dynamic {
+		far = DMZ
+	}
+	m := r.at(p)
 	reason := NoMapping
 	out := refOutcome{src: p.src}
 	if m != nil {
@@ -336,6 +369,8 @@ func (r *reference) inward(p refPacket) (refOutcome, error) {
 		}
 		switch {
 		case static:
+		case r.ownOn(p.dst.Addr()) == Local && r.sideOf(p.dst.Addr()) == Outside:
+			return dropped(BadAddress), nil
 		case dynamic, r.ownOn(p.dst.Addr()) != Local, far == Outside && r.translates(p.dst.Addr()):
 			return dropped(reason), nil
 		}

@@ -29,7 +29,7 @@ func (r *reference) free(m *refMapping, external netip.AddrPort) bool {
 		if o == m || o.proto != m.proto || !r.dynamic(o) || o.external != external {
 			continue
 		}
-		if r.alone(o) || !r.alone(m) && o.whom == m.whom {
+		if r.alone(o) || m.side == Local || !r.alone(m) && o.whom == m.whom {
 			return false
 		}
 	}

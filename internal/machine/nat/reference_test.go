@@ -85,6 +85,7 @@ type refPacket struct {
 	src, dst netip.AddrPort
 	flags    uint8
 	seq      uint32
+	ttl      uint8
 }
 
 // refOutcome is a verdict, and the packet as it goes on.

@@ -38,7 +38,7 @@ func (g *Gateway) route(from Side, p *ip.Packet) Verdict {
 	if g.cfg.BlockUDP && p.Proto == ip.UDP {
 		return drop(Blocked)
 	}
-	if p.TTL <= 1 && !g.cfg.KeepTTL {
+	if p.TTL <= 1 && !g.cfg.KeepTTL && !g.endsHere(from, p) {
 		g.outlived(from, p)
 		return drop(Expired)
 	}
@@ -49,6 +49,23 @@ func (g *Gateway) route(from Side, p *ip.Packet) Verdict {
 		return g.fragment(from, to, p)
 	}
 	return g.through(from, to, p)
+}
+
+// endsHere reports whether a packet to an address of the gateway's outside goes
+// no further, so that it needs no hop more (RFC 1812 section 5.3.1): it is for
+// the gateway's own stack, or for nobody.
+func (g *Gateway) endsHere(from Side, p *ip.Packet) bool {
+	switch {
+	case g.dst.side != Outside || !g.dst.mine(g):
+		return false
+	case g.cfg.Mode == Open:
+		return true
+	case from != Outside || p.Kind == ip.Error || p.Headless:
+		return false
+	}
+	f := flow{from: from, d: inbound}
+	at := g.locate(&f, p, g.lookup(p.Src))
+	return at == 0 || g.mapping(at).side == Local
 }
 
 // through takes a whole packet from a side to another.

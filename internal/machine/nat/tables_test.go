@@ -57,3 +57,22 @@ func TestIndex(t *testing.T) {
 		}
 	}
 }
+
+// What is kept of connections stays where it is when there are more of them:
+// no packet waits until all of it is copied.
+func TestTracksStay(t *testing.T) {
+	var all tracks
+	first := all.make()
+	at := all.at(first)
+	at.shift = 7
+	for range 10_000 {
+		all.make()
+	}
+	if all.at(first) != at || at.shift != 7 {
+		t.Error("the first one was moved")
+	}
+	all.drop(first)
+	if again := all.make(); again != first || *all.at(again) != (track{}) {
+		t.Errorf("after %d came %d", first, again)
+	}
+}

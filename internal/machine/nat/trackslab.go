@@ -16,37 +16,31 @@ type track struct {
 	next   uint32 // in a free element, the next free one
 }
 
-// tracks is a slab of them; 0 is none.
+func (t *track) link() *uint32 { return &t.next }
+
+// tracks are all of them; 0 is none.
 type tracks struct {
-	all   []track
-	free  uint32
+	slab  slab[track, *track]
 	edits map[uint32]*[2]edits // few connections have any
 }
 
+func (t *tracks) at(ref uint32) *track { return t.slab.at(ref) }
+
 func (t *tracks) make() uint32 {
-	if ref := t.free; ref != 0 {
-		t.free = t.all[ref].next
-		t.all[ref] = track{}
-		return ref
-	}
-	if len(t.all) == 0 {
-		t.all = make([]track, 1, 64)
-	}
-	t.all = append(t.all, track{})
-	return uint32(len(t.all) - 1)
+	ref, _ := t.slab.take()
+	return ref
 }
 
 func (t *tracks) drop(ref uint32) {
-	if t.all[ref].edited {
+	if t.at(ref).edited {
 		delete(t.edits, ref)
 	}
-	t.all[ref] = track{next: t.free}
-	t.free = ref
+	t.slab.give(ref)
 }
 
 func (t *tracks) numbering(ref uint32) numbering {
-	n := numbering{shift: t.all[ref].shift}
-	if t.all[ref].edited {
+	n := numbering{shift: t.at(ref).shift}
+	if t.at(ref).edited {
 		n.edits = t.edits[ref]
 	}
 	return n
@@ -58,7 +52,7 @@ const maxEdited = 4096
 // edit takes note of an edit in a stream, behind all others. False: there are
 // too many.
 func (t *tracks) edit(ref uint32, d direction, one edit) bool {
-	if !t.all[ref].edited {
+	if !t.at(ref).edited {
 		if len(t.edits) == maxEdited {
 			return false
 		}
@@ -66,7 +60,7 @@ func (t *tracks) edit(ref uint32, d direction, one edit) bool {
 			t.edits = make(map[uint32]*[2]edits)
 		}
 		t.edits[ref] = new([2]edits)
-		t.all[ref].edited = true
+		t.at(ref).edited = true
 	}
 	return t.edits[ref][d.index()].add(one)
 }
@@ -87,7 +81,7 @@ func (g *Gateway) track(f *flow, s *session, p *ip.Packet) (judgement, Reason) {
 		s.track = g.tracks.make()
 		g.beginTrack(f, s, p)
 	}
-	t := &g.tracks.all[s.track]
+	t := g.tracks.at(s.track)
 	n := g.tracks.numbering(s.track)
 	if !n.none() {
 		n.acks(f.d, p)
@@ -147,7 +141,7 @@ func (g *Gateway) track(f *flow, s *session, p *ip.Packet) (judgement, Reason) {
 
 // beginTrack is for the first segment that is seen of a connection.
 func (g *Gateway) beginTrack(f *flow, s *session, p *ip.Packet) {
-	t := &g.tracks.all[s.track]
+	t := g.tracks.at(s.track)
 	t.began = f.d
 	syn := p.TCPFlags()&ip.SYN != 0
 	t.picked = !syn

@@ -116,6 +116,9 @@ func (g *Gateway) transit(f *flow, p *ip.Packet) Reason {
 // only those of static pairs, and without translation only where a rule lets
 // each packet pass.
 func (g *Gateway) bare(f *flow, p *ip.Packet) Reason {
+	if !routable(p.Src.Addr()) || !routable(p.Dst.Addr()) {
+		return BadAddress
+	}
 	allowed := false
 	src, dst := p.Src, p.Dst
 	if f.d == outbound {

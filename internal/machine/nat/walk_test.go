@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +32,9 @@ func TestRandomWalkAgainstReference(t *testing.T) {
 				if err := w.step(); err != nil {
 					t.Fatalf("seed %d, leg %d, step %d, at %v: %v\n%+v", seed, leg, step, w.now, err, w.ref.cfg.Behaviour)
 				}
+			}
+			if left := w.end(); left != "" {
+				t.Fatalf("seed %d, leg %d: left behind: %s\n%+v", seed, leg, left, w.ref.cfg.Behaviour)
 			}
 		}
 	}
@@ -142,6 +146,9 @@ func anyBehaviour(r *rand.Rand) Behaviour {
 	if r.IntN(4) == 0 {
 		p.PerHost = pick(r, 1, 3, 6)
 	}
+	if r.IntN(8) == 0 {
+		p.Rate = 1 << 30 // which binds nobody, but is kept account of
+	}
 	b.SymmetricOnConflict = r.IntN(4) == 0
 	if r.IntN(3) == 0 {
 		p.Overload, p.HoldDown, b.SymmetricOnConflict = true, 0, false
@@ -235,6 +242,43 @@ func (w *walk) step() error {
 	return nil
 }
 
+// end says what is left of the gateway's memory when all has expired.
+func (w *walk) end() string {
+	g := w.g
+	for _, m := range g.Mappings(w.now) {
+		if m.Explicit {
+			g.Unmap(w.now, m.Proto, m.External)
+		}
+	}
+	g.HandleTimeout(w.now.Add(1000 * 24 * time.Hour))
+	var left []string
+	for what, n := range map[string]int{
+		"mappings": g.mappings.used, "sessions": g.sessionsUsed(), "hosts": g.hosts.slab.used, "IPv6 addresses": g.six.slab.used,
+		"listed": g.byInternal.used, "sharing": g.byShared.used, "listed sessions": g.bySession.used, "listed hosts": g.hosts.index.used,
+		"explicit": g.wides, "grants": len(g.grants), "seconds": len(g.seconds), "symmetric": g.symmetrics,
+		"owners": len(g.owners), "guests": len(g.guests), "resting": len(g.held),
+	} {
+		if n != 0 {
+			left = append(left, fmt.Sprint(n, " ", what))
+		}
+	}
+	for _, e := range g.externals {
+		for _, p := range e.pools {
+			if p != nil {
+				p.eachTaken(func(port uint16) { left = append(left, fmt.Sprint("port ", port)) })
+			}
+		}
+		if slices.ContainsFunc(e.blocks, func(word uint64) bool { return word != 0 }) {
+			left = append(left, "blocks of ports")
+		}
+	}
+	if at, ok := g.NextTimeout(); ok {
+		left = append(left, fmt.Sprint("something at ", at))
+	}
+	slices.Sort(left)
+	return strings.Join(left, ", ")
+}
+
 // differ compares all that is remembered.
 func (w *walk) differ() error {
 	var got []string
@@ -281,6 +325,7 @@ func (w *walk) packet() error {
 		proto: pick(w.r, ip.UDP, ip.TCP, ip.TCP, ip.ICMP),
 		flags: pick[uint8](w.r, ip.SYN, ip.SYN, ip.SYN, ip.SYN|ip.ACK, ip.ACK, ip.ACK, ip.FIN|ip.ACK, ip.RST),
 		seq:   pick[uint32](w.r, 1000, 1000, 2000),
+		ttl:   64,
 	}
 	remote := func() netip.AddrPort { return netip.AddrPortFrom(pick(w.r, w.outside...), w.remote()) }
 	switch p.from {
@@ -298,6 +343,9 @@ func (w *walk) packet() error {
 	}
 	if p.src.Addr().Is4() != p.dst.Addr().Is4() {
 		return nil
+	}
+	if w.r.IntN(16) == 0 {
+		p.ttl = 1
 	}
 	buf := w.build(&p)
 	copied := bytes.Clone(buf)
@@ -343,17 +391,17 @@ func (w *walk) packet() error {
 func (w *walk) build(p *refPacket) []byte {
 	switch p.proto {
 	case ip.UDP:
-		return ip.AppendUDP(nil, p.src, p.dst, 64, []byte("x"))
+		return ip.AppendUDP(nil, p.src, p.dst, p.ttl, []byte("x"))
 	case ip.TCP:
-		return ip.AppendTCP(nil, p.src, p.dst, 64, &ip.Segment{Flags: p.flags, Seq: p.seq})
+		return ip.AppendTCP(nil, p.src, p.dst, p.ttl, &ip.Segment{Flags: p.flags, Seq: p.seq})
 	}
 	if p.kind = ip.EchoRequest; w.r.IntN(2) == 0 {
 		p.kind = ip.EchoReply
 		p.src = netip.AddrPortFrom(p.src.Addr(), 0)
-		return ip.AppendEcho(nil, p.src.Addr(), p.dst.Addr(), 64, p.kind, p.dst.Port(), 1, nil)
+		return ip.AppendEcho(nil, p.src.Addr(), p.dst.Addr(), p.ttl, p.kind, p.dst.Port(), 1, nil)
 	}
 	p.dst = netip.AddrPortFrom(p.dst.Addr(), 0)
-	return ip.AppendEcho(nil, p.src.Addr(), p.dst.Addr(), 64, p.kind, p.src.Port(), 1, nil)
+	return ip.AppendEcho(nil, p.src.Addr(), p.dst.Addr(), p.ttl, p.kind, p.src.Port(), 1, nil)
 }
 
 func (w *walk) mapPort() error {

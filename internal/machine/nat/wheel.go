@@ -121,7 +121,7 @@ func (g *Gateway) advance(now time.Time) {
 		g.expire()
 	}
 	if g.now >= g.held.due() {
-		g.unhold()
+		g.unhold(g.now)
 	}
 	if g.now >= g.soon {
 		g.overdue()

@@ -208,7 +208,7 @@ func TestSetOwn(t *testing.T) {
 	if err := g.SetOwn(g.now, Outside, []netip.Addr{other}); err != nil {
 		t.Fatal(err)
 	}
-	g.becomes(Outside, y1, netip.AddrPortFrom(ours, 5000), drop(NoMapping), y1, x)
+	g.becomes(Outside, y1, netip.AddrPortFrom(ours, 5000), drop(BadAddress), y1, x)
 	g.becomes(Outside, y1, public, forward(DMZ), y1, server)
 	g.becomes(Inside, x, y1, forward(Outside), netip.AddrPortFrom(other, 5000), y1)
 	if err := g.SetOwn(g.now, Outside, nil); err != nil {
@@ -221,5 +221,56 @@ func TestSetOwn(t *testing.T) {
 	g.becomes(Inside, x2, y1, forward(Outside), netip.AddrPortFrom(ours, 5000), y1)
 	if err := g.SetOwn(g.now, Local, nil); err == nil {
 		t.Error("the gateway has addresses on no side")
+	}
+}
+
+// With another address outside, no part of a packet goes on from or to the old
+// one, and no answer that waits comes from there.
+func TestNothingFromAnOldAddress(t *testing.T) {
+	next := []netip.Addr{netip.MustParseAddr("198.51.100.77")}
+	out := cutUp(t, ip.AppendUDP(nil, x, y1, 64, make([]byte, 3000)), 1, 1500)
+	in := cutUp(t, ip.AppendUDP(nil, y1, netip.AddrPortFrom(ours, x.Port()), 64, make([]byte, 3000)), 2, 1500)
+	for _, first := range []int{0, 1} { // which part is seen before
+		g := newBench(t, Behaviour{})
+		g.leaves(x, y1)
+		g.give(Inside, out[first:first+1])
+		g.give(Outside, in[first:first+1])
+		if err := g.SetOwn(g.now, Outside, next); err != nil {
+			t.Fatal(err)
+		}
+		if left, _ := g.give(Outside, in[1-first:]); len(left) > 0 {
+			t.Errorf("in: %x", left)
+		}
+		left, _ := g.give(Inside, out[1-first:])
+		for _, b := range left {
+			if netip.AddrFrom4([4]byte(b[12:16])) != next[0] {
+				t.Errorf("out, after part %d: % x", first, b[:20])
+			}
+		}
+	}
+
+	g := newBench(t, strict(Unsolicited{TCP: Unreachable, After: time.Second}))
+	g.tcpIn(y1, netip.AddrPortFrom(ours, x.Port()), syn)
+	g.SetOwn(g.now, Outside, next)
+	g.now = g.now.Add(time.Minute)
+	g.HandleTimeout(g.now)
+	g.silent()
+	if _, ok := g.NextTimeout(); ok {
+		t.Error("something is due")
+	}
+
+	// What is not for here is not answered, whatever the answer to strangers.
+	for _, how := range []Answer{Reset, Unreachable, Prohibited} {
+		g := newBench(t, strict(Unsolicited{TCP: how, Other: how}))
+		g.SetOwn(g.now, Outside, next)
+		for _, to := range []netip.Addr{ours, z1.Addr()} {
+			for _, pkt := range [][]byte{tcpPacket(y1, netip.AddrPortFrom(to, 80), syn), udpPacket(y1, netip.AddrPortFrom(to, 80)),
+				ip.AppendEcho(nil, y1.Addr(), to, 64, ip.EchoRequest, 1, 1, nil)} {
+				if v := g.Inbound(g.now, pkt); v.Reason != BadAddress {
+					t.Errorf("to %v: %+v", to, v)
+				}
+				g.silent()
+			}
+		}
 	}
 }

@@ -169,8 +169,11 @@ func (p *Packet) pseudoSum(proto uint8, n int) uint64 {
 }
 
 // ResetICMPChecksum computes the checksum of an ICMP message anew, after an
-// edit of what it quotes.
+// edit of what it quotes, unless a device is to.
 func (p *Packet) ResetICMPChecksum() {
+	if p.Partial {
+		return
+	}
 	b := p.Transport()
 	b[2], b[3] = 0, 0
 	var sum uint64
