@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -150,6 +151,24 @@ func TestSOCKSUDPForbidden(t *testing.T) {
 	servers[0].SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	if n, _, err := servers[0].ReadFrom(buf); err == nil {
 		t.Errorf("%q went where nothing may", buf[:n])
+	}
+}
+
+// However an address is written, it is the same.
+func TestSOCKSUDPForbiddenByAnotherName(t *testing.T) {
+	asked := make(chan netip.Addr, 3)
+	b := newBench(t, func(c *Config) {
+		c.Permitted = func(a netip.Addr) bool { asked <- a; return false }
+	})
+	_, u := associated(t, b)
+	for name, want := range map[string]string{
+		"127.0.0.1": "127.0.0.1", "::ffff:127.0.0.1": "127.0.0.1", "2001:db8::1%lo": "2001:db8::1", "2001:DB8:0::1": "2001:db8::1",
+	} {
+		head := append([]byte{0, 0, 0, typeName, byte(len(name))}, name...)
+		u.Write(append(binary.BigEndian.AppendUint16(head, 9), "hello"...))
+		if got := <-asked; got != netip.MustParseAddr(want) {
+			t.Errorf("%s: asked about %v", name, got)
+		}
 	}
 }
 
