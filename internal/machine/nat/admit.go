@@ -63,8 +63,8 @@ func (g *Gateway) enter(f *flow, p *ip.Packet) Reason {
 			if internal, allowed = netip.AddrPortFrom(g.externals[i].inner, p.Dst.Port()), true; !internal.Addr().IsValid() {
 				return g.nobody(p)
 			}
-		} else if g.dst.side != Local || g.translates(p.Dst.Addr()) {
-			return g.nobody(p)
+		} else if g.dst.side != Local || f.from == Outside && g.translates(p.Dst.Addr()) {
+			return g.nobody(p) // between the DMZ and the inside nothing is translated
 		}
 		// A hairpin to a static pair comes from the side that it goes to.
 		if w.side = g.sideOf(internal.Addr()); w.side == Outside || w.side == f.from && !allowed {

@@ -89,6 +89,31 @@ func TestZonesOfATranslator(t *testing.T) {
 	g.becomes(Outside, d, public, drop(BadAddress), d, public)
 }
 
+// Between the DMZ and the inside rules decide as they do of a firewall, whatever
+// the gateway does towards the outside.
+func TestRulesFromDMZToInside(t *testing.T) {
+	for _, mode := range []Mode{Translate, Firewall} {
+		from, to := SidesOf(DMZ), SidesOf(Inside)
+		g := newZones(t, Behaviour{Mode: mode, Rules: []Rule{
+			{Action: Accept, From: from, To: to, DstPorts: []PortRange{{80, 80}}},
+			{Action: Reject, From: from, To: to, DstPorts: []PortRange{{81, 81}}},
+			{Action: Discard, From: from, To: to, DstPorts: []PortRange{{82, 82}}},
+		}})
+		inside := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(x.Addr(), port) }
+		g.becomes(DMZ, d, inside(80), forward(Inside), d, inside(80))
+		g.becomes(Inside, inside(80), d, forward(DMZ), inside(80), d)
+		g.becomes(DMZ, d, inside(81), drop(Ruled), d, inside(81))
+		if out, ok := g.Poll(); !ok || out.To != DMZ {
+			t.Errorf("mode %v: what is rejected is not answered", mode)
+		}
+		g.becomes(DMZ, d, inside(82), drop(Ruled), d, inside(82))
+		g.becomes(DMZ, d, inside(83), drop(NoMapping), d, inside(83))
+		g.silent()
+		// What the DMZ may, the outside may not.
+		g.becomes(Outside, y1, inside(80), drop(NoMapping), y1, inside(80))
+	}
+}
+
 func TestZonesOfAFirewall(t *testing.T) {
 	g := newZones(t, Behaviour{Mode: Firewall, Filtering: AddressAndPortDependent, Rules: []Rule{
 		{Action: Accept, From: SidesOf(Outside), To: SidesOf(DMZ), DstPorts: []PortRange{{80, 80}}},
