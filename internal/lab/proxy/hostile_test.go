@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -124,6 +127,25 @@ func TestIdleRemote(t *testing.T) {
 			t.Errorf("ended after %v", took)
 		}
 	})
+}
+
+// What a client, or a proxy before this one, says of itself arrives.
+func TestForwardedIsKept(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+			fmt.Fprintf(w, "%q ", r.Header[name])
+		}
+	}))
+	defer server.Close()
+	b := newBench(t, nil)
+	b.set(server.Listener.Addr().String(), netip.MustParseAddrPort("192.0.2.1:80"))
+	for _, l := range []net.Listener{b.l.HTTP, b.l.Transparent} {
+		got := get(t, dialTo(t, l), "GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\n"+
+			"Forwarded: for=a\r\nX-Forwarded-For: b, c\r\nX-Forwarded-For: d\r\nX-Forwarded-Proto: https\r\n\r\n")
+		if want := `["for=a"] ["b, c" "d"] [] ["https"]`; !strings.Contains(got, want) {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
 }
 
 // UDP goes no further than TCP.
