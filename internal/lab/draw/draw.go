@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -192,7 +193,9 @@ func admitted(now time.Time, m nat.Mapping) (rows [][2]string) {
 		if !m.Until.IsZero() {
 			until = left(now, m.Until)
 		}
-		rows = append(rows, [2]string{"anyone, on request", until})
+		for _, who := range requested(m.Remotes) {
+			rows = append(rows, [2]string{who + ", on request", until})
+		}
 	}
 	for _, s := range m.Sessions {
 		state := left(now, s.Expires)
@@ -202,6 +205,26 @@ func admitted(now time.Time, m nat.Mapping) (rows [][2]string) {
 		rows = append(rows, [2]string{remote(s.Remote), state})
 	}
 	return rows
+}
+
+// requested are those who may come in by a mapping that was asked for.
+func requested(remotes []nat.Remotes) (all []string) {
+	for _, r := range remotes {
+		who, port := "any address", "*"
+		if r.Prefix.IsValid() {
+			if who = r.Prefix.String(); r.Prefix.IsSingleIP() {
+				who = r.Prefix.Addr().String()
+			}
+		}
+		if r.Port != 0 {
+			port = strconv.Itoa(int(r.Port))
+		}
+		all = append(all, who+":"+port)
+	}
+	if len(all) == 0 {
+		return []string{"anyone"}
+	}
+	return all
 }
 
 // left is how long something still lives.

@@ -70,7 +70,8 @@ func town() Lab {
 		Mappings: []nat.Mapping{
 			mapping(ip.TCP, "10.1.0.2:50112", "100.64.0.11:50112", established),
 			{Proto: ip.UDP, Internal: netip.MustParseAddrPort("10.1.0.2:5000"), External: netip.MustParseAddrPort("100.64.0.11:5000"), Explicit: true, Until: noon.Add(30 * time.Minute)},
-			{Proto: ip.TCP, Internal: netip.MustParseAddrPort("10.1.0.2:80"), External: netip.MustParseAddrPort("100.64.0.11:8080"), Explicit: true},
+			{Proto: ip.TCP, Internal: netip.MustParseAddrPort("10.1.0.2:80"), External: netip.MustParseAddrPort("100.64.0.11:8080"), Explicit: true,
+				Remotes: []nat.Remotes{{Prefix: netip.MustParsePrefix("198.51.100.2/32")}, {Prefix: netip.MustParsePrefix("203.0.113.0/24"), Port: 5060}, {Port: 99}}},
 			mapping(ip.UDP, "10.1.0.2:4000", "100.64.0.11:4000", session("198.51.100.2:5000", 290*time.Second), session("198.51.100.1:3478", 8*time.Second)),
 		},
 		Stats:  nat.Stats{Forwarded: 3727, Mappings: 4, Sessions: 3},

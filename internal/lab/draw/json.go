@@ -96,7 +96,13 @@ type jsonMapping struct {
 	// Explicit mappings were asked for, by a port mapping protocol.
 	Explicit bool          `json:"explicit"`
 	Until    *time.Time    `json:"until,omitempty"`
+	Admits   []jsonRemotes `json:"admits,omitempty"` // by an explicit mapping; none: anyone
 	Sessions []jsonSession `json:"sessions"`
+}
+
+type jsonRemotes struct {
+	Prefix *netip.Prefix `json:"prefix,omitempty"` // none: any address
+	Port   uint16        `json:"port,omitempty"`   // none: any port
 }
 
 type jsonSession struct {
@@ -173,6 +179,13 @@ func toGateway(g snapshot.Gateway) jsonGateway {
 	for _, m := range mappings(g) {
 		out := jsonMapping{Protocol: m.Proto.String(), Internal: m.Internal, External: m.External, Remote: validEndpoint(m.Remote),
 			Explicit: m.Explicit, Until: validTime(m.Until), Sessions: []jsonSession{}}
+		for _, r := range m.Remotes {
+			admitted := jsonRemotes{Port: r.Port}
+			if r.Prefix.IsValid() {
+				admitted.Prefix = &r.Prefix
+			}
+			out.Admits = append(out.Admits, admitted)
+		}
 		for _, s := range m.Sessions {
 			out.Sessions = append(out.Sessions, jsonSession{validEndpoint(s.Remote), validTime(s.Expires), s.Established})
 		}

@@ -315,6 +315,30 @@ func TestAddressThiefIsNoticed(t *testing.T) {
 	}
 }
 
+// One who takes an address and sends nothing by the gateway says so by ARP
+// alone. So does one who takes the gateway's own, which gets no packet of his.
+func TestQuietAddressThiefIsNoticed(t *testing.T) {
+	h := newLeasedLAN(t, leasePool(time.Hour, "10.1.0.100", "10.1.0.109"), "a")
+	thief := scenario.HardwareAddr("t")
+	for _, stolen := range []string{"10.1.0.1", "10.1.0.105"} {
+		h.run("t", "ip", "address", "add", stolen+"/24", "dev", netns.HostInterface)
+		err := h.lab.Host("t").Do(func() error {
+			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(stolen)}, &net.UDPAddr{IP: net.IPv4(10, 1, 0, 77), Port: 9})
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = c.Write([]byte("is anybody there?")) // nobody is: what leaves are questions who has the address
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.told(fmt.Sprintf("%s stolen by %v", stolen, dhcp.MAC(thief)))
+		h.run("t", "ip", "address", "del", stolen+"/24", "dev", netns.HostInterface)
+	}
+}
+
 // steal has a host use an address that it was not given.
 func (h leasedLAN) steal(host, stolen string) {
 	h.t.Helper()

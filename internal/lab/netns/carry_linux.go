@@ -15,7 +15,7 @@ func (w *wire) receive(d *device, now int64, buf []byte) {
 	p := d.port
 	switch etherType(buf) {
 	case typeARP:
-		w.resolve(p, buf)
+		w.resolve(p, now, buf)
 	case typeIPv4, typeIPv6:
 		v, ok := parse(buf)
 		if !ok {

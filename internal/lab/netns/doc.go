@@ -100,7 +100,9 @@ type Flow struct {
 	Protocol Protocol
 }
 
-// Counters has one entry per flow that the networks have seen.
+// Counters has one entry per flow that the networks have seen. Of more flows
+// than a network remembers, those that came last are one without addresses for
+// each protocol.
 type Counters map[Flow]Count
 
 // Sum adds up the flows that match.

@@ -24,7 +24,7 @@ func (n *network) holder(a netip.Addr) (p *wirePort, hw mac, ok bool) {
 }
 
 // resolve handles an ARP frame.
-func (w *wire) resolve(p *wirePort, buf []byte) {
+func (w *wire) resolve(p *wirePort, now int64, buf []byte) {
 	m, ok := parseARP(buf)
 	if !ok {
 		return
@@ -32,6 +32,9 @@ func (w *wire) resolve(p *wirePort, buf []byte) {
 	n := p.network
 	n.learn(p, m.sender, m.senderHW, true)
 	w.captureFrame(p, buf)
+	if isGroup(etherDst(buf)) && !m.sender.IsUnspecified() {
+		w.overhear(n, now, m)
+	}
 	if m.reply {
 		w.relay(p, buf)
 		return
@@ -44,6 +47,18 @@ func (w *wire) resolve(p *wirePort, buf []byte) {
 		w.relay(p, buf)
 	case holder != p:
 		w.tell(p, appendARP(w.scratch[:0], m.senderHW, true, hw, m.target, m.senderHW, m.sender))
+	}
+}
+
+// overhear has the gateways of a network hear what is said to everyone on it.
+// One who takes an address by hand and talks to neighbours alone, or takes the
+// gateway's own, sends the gateway no packet.
+func (w *wire) overhear(n *network, now int64, m arp) {
+	for _, q := range n.ports {
+		if g := q.gateway; g != nil {
+			g.router.Heard(w.clock(now), q.side, m.sender.As4(), m.senderHW)
+			w.touch(&g.driven)
+		}
 	}
 }
 

@@ -36,8 +36,11 @@ type station struct {
 	given bool
 }
 
-// maxStations bounds what is learnt from traffic.
-const maxStations = 4096
+// Bounds of what is learnt from traffic.
+const (
+	maxStations = 4096
+	maxFlows    = 1 << 16 // and one for each protocol
+)
 
 // wirePort is a port at work. Behind it is either a device or the side of a
 // gateway of ours. What the plan knows of the port changes with it.
@@ -155,8 +158,14 @@ func (n *network) forget(p *wirePort) {
 	}
 }
 
+// flow is the counter of a flow. Who forges addresses makes no more of them than
+// maxFlows: what is beyond is counted by protocol alone.
 func (n *network) flow(f Flow) *Count {
 	c := n.flows[f]
+	if c == nil && len(n.flows) >= maxFlows {
+		f.Src, f.Dst = netip.Addr{}, netip.Addr{}
+		c = n.flows[f]
+	}
 	if c == nil {
 		c = new(Count)
 		n.flows[f] = c

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -71,6 +72,18 @@ func (a asked) isOwn(addr netip.Addr) bool {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
 	return slices.ContainsFunc(a.g.sides[:], func(p *wirePort) bool {
-		return p != nil && slices.ContainsFunc(p.Addrs, func(own netip.Prefix) bool { return own.Addr() == addr })
+		return p != nil && slices.ContainsFunc(p.Addrs, func(own netip.Prefix) bool {
+			return own.Addr() == addr || broadcastIn(own) == addr // the gateway is among everyone
+		})
 	})
+}
+
+// broadcastIn is the broadcast address of a prefix; invalid where there is none.
+func broadcastIn(p netip.Prefix) netip.Addr {
+	if !p.Addr().Is4() || p.Bits() > 30 {
+		return netip.Addr{}
+	}
+	a := p.Masked().Addr().As4()
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|(1<<(32-p.Bits())-1))
+	return netip.AddrFrom4(a)
 }

@@ -143,4 +143,11 @@ func TestProxies(t *testing.T) {
 	a, s := udp(t, l.Host("a"), 4000), udp(t, l.Host("s"), 3478)
 	a.send(netip.AddrPortFrom(ip(sAddr), 3478), "no")
 	s.mustNotReceive()
+	// Nor do proxies go to the gateway itself, or to everyone on a network of it.
+	own := asked{l.wire, l.wire.gateways[0]}.isOwn
+	for addr, want := range map[string]bool{"192.168.1.1": true, "192.168.1.255": true, "192.168.1.2": false, "192.168.2.255": false, "0.0.0.0": false} {
+		if got := own(netip.MustParseAddr(addr)); got != want {
+			t.Errorf("%s is the gateway's: %v", addr, got)
+		}
+	}
 }

@@ -87,7 +87,13 @@ func (a *association) outward() {
 		if err != nil {
 			continue
 		}
-		if e, err := netip.ParseAddrPort(to); err == nil && e.Port() != 0 && (permitted == nil || permitted(e.Addr())) {
+		e, err := netip.ParseAddrPort(to)
+		if err != nil || e.Port() == 0 {
+			continue
+		}
+		// An address that came as a name may be written in other ways than ours.
+		e = netip.AddrPortFrom(e.Addr().Unmap().WithZone(""), e.Port())
+		if permitted == nil || permitted(e.Addr()) {
 			a.out.WriteTo(buf[n-r.Len():n], net.UDPAddrFromAddrPort(e))
 		}
 	}

@@ -2,9 +2,13 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -125,6 +129,25 @@ func TestIdleRemote(t *testing.T) {
 	})
 }
 
+// What a client, or a proxy before this one, says of itself arrives.
+func TestForwardedIsKept(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+			fmt.Fprintf(w, "%q ", r.Header[name])
+		}
+	}))
+	defer server.Close()
+	b := newBench(t, nil)
+	b.set(server.Listener.Addr().String(), netip.MustParseAddrPort("192.0.2.1:80"))
+	for _, l := range []net.Listener{b.l.HTTP, b.l.Transparent} {
+		got := get(t, dialTo(t, l), "GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\n"+
+			"Forwarded: for=a\r\nX-Forwarded-For: b, c\r\nX-Forwarded-For: d\r\nX-Forwarded-Proto: https\r\n\r\n")
+		if want := `["for=a"] ["b, c" "d"] [] ["https"]`; !strings.Contains(got, want) {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // UDP goes no further than TCP.
 func TestSOCKSUDPForbidden(t *testing.T) {
 	b := newBench(t, func(c *Config) {
@@ -150,6 +173,24 @@ func TestSOCKSUDPForbidden(t *testing.T) {
 	servers[0].SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	if n, _, err := servers[0].ReadFrom(buf); err == nil {
 		t.Errorf("%q went where nothing may", buf[:n])
+	}
+}
+
+// However an address is written, it is the same.
+func TestSOCKSUDPForbiddenByAnotherName(t *testing.T) {
+	asked := make(chan netip.Addr, 3)
+	b := newBench(t, func(c *Config) {
+		c.Permitted = func(a netip.Addr) bool { asked <- a; return false }
+	})
+	_, u := associated(t, b)
+	for name, want := range map[string]string{
+		"127.0.0.1": "127.0.0.1", "::ffff:127.0.0.1": "127.0.0.1", "2001:db8::1%lo": "2001:db8::1", "2001:DB8:0::1": "2001:db8::1",
+	} {
+		head := append([]byte{0, 0, 0, typeName, byte(len(name))}, name...)
+		u.Write(append(binary.BigEndian.AppendUint16(head, 9), "hello"...))
+		if got := <-asked; got != netip.MustParseAddr(want) {
+			t.Errorf("%s: asked about %v", name, got)
+		}
 	}
 }
 

@@ -39,6 +39,12 @@ func (s *Server) forward(rewrite func(*httputil.ProxyRequest)) *httputil.Reverse
 		Rewrite: func(r *httputil.ProxyRequest) {
 			rewrite(r)
 			r.Out.URL.RawQuery = r.In.URL.RawQuery // as it is, also where Go would not read it so
+			// What is said of proxies before this one is not ours to drop, as Go does.
+			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+				if said, ok := r.In.Header[name]; ok {
+					r.Out.Header[name] = said
+				}
+			}
 			r.Out.Header.Add("Via", "1.1 gateway") // RFC 9110 section 7.6.3
 		},
 		Transport: transport, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0),

@@ -118,7 +118,7 @@ func (g *Gateway) glance(to Side, p *ip.Packet) Verdict {
 		return forward(to)
 	}
 	b := p.Payload()
-	if c.BlockSTUN && !p.Headless && p.Proto != ip.ICMP && isSTUN(b) {
+	if c.BlockSTUN && !p.Headless && (p.Proto == ip.UDP && isSTUN(b) || p.Proto == ip.TCP && carriesSTUN(b)) {
 		return drop(BadContent)
 	}
 	if c.next != nil {
@@ -129,15 +129,36 @@ func (g *Gateway) glance(to Side, p *ip.Packet) Verdict {
 	return forward(to)
 }
 
-// isSTUN says whether a STUN message is all of a datagram, or begins a TCP
-// segment (RFC 8489 section 5).
-func isSTUN(b []byte) bool {
+const stunHeader = 20
+
+// beginsSTUN says whether b begins with the header of a STUN message (RFC 8489
+// section 5).
+func beginsSTUN(b []byte) bool {
 	const cookie = 0x2112a442
-	if len(b) < 20 || b[0]&0xc0 != 0 || binary.BigEndian.Uint32(b[4:]) != cookie {
-		return false
+	return len(b) >= stunHeader && b[0]&0xc0 == 0 && b[3]%4 == 0 && binary.BigEndian.Uint32(b[4:]) == cookie
+}
+
+// isSTUN says whether a STUN message is in a datagram.
+func isSTUN(b []byte) bool {
+	return beginsSTUN(b) && stunHeader+int(binary.BigEndian.Uint16(b[2:])) <= len(b)
+}
+
+// carriesSTUN says whether a TCP segment has a STUN message in it, which may go
+// on in the next one. It begins the segment, or is in a frame of RFC 4571, as
+// ICE sends it (RFC 6544 section 3), and comes first or behind other frames or
+// TURN's channel data, which are as long as they say (RFC 8656 section 12.4).
+func carriesSTUN(b []byte) bool {
+	for len(b) >= stunHeader {
+		if beginsSTUN(b) || beginsSTUN(b[2:]) {
+			return true
+		}
+		size := 2 + int(binary.BigEndian.Uint16(b))
+		if b[0]&0xf0 == 0x40 {
+			size = 4 + (int(binary.BigEndian.Uint16(b[2:]))+3)&^3
+		}
+		b = b[min(size, len(b)):]
 	}
-	n := int(binary.BigEndian.Uint16(b[2:]))
-	return n%4 == 0 && 20+n <= len(b)
+	return false
 }
 
 // stream is how far the content filter has read what one end of a connection
@@ -175,7 +196,7 @@ func (c *contentFilter) inspectSegment(s *stream, w *web, client bool, seq uint3
 	if !s.known {
 		*s = streamFrom(seq)
 	}
-	if c.BlockSTUN && isSTUN(b) {
+	if c.BlockSTUN && carriesSTUN(b) {
 		return BadContent
 	}
 	if w.port != notWeb && !w.fine && !(client && w.read(seq-s.first, b)) {

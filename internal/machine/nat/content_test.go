@@ -135,9 +135,28 @@ func TestBlockSTUN(t *testing.T) {
 			t.Errorf("%s: %+v", c.what, v)
 		}
 	}
-	w := newWire(t, Behaviour{Content: Content{BlockSTUN: true}})
-	w.steps(open(0, 0)...)
-	w.steps(step{"over TCP", true, ip.Segment{Seq: 1001, Ack: 5001, Flags: ack, Payload: msg}, false})
+	frame := func(b []byte) []byte { return append([]byte{0, byte(len(b))}, b...) }
+	channel := []byte{0x40, 1, 0, 3, 'a', 'b', 'c', 0}
+	for _, c := range []struct {
+		what string
+		b    []byte
+		pass bool
+	}{
+		{"over TCP", msg, false},
+		{"the beginning of one", msg[:20], false},
+		{"in a frame", frame(msg), false},
+		{"in the second frame", append(frame([]byte("RTP")), frame(msg)...), false},
+		{"behind channel data", append(bytes.Clone(channel), msg...), false},
+		{"channel data", bytes.Repeat(channel, 5), true},
+		{"frames", bytes.Repeat(frame([]byte("RTP")), 9), true},
+		{"empty frames", make([]byte, 1000), true},
+		{"a frame that goes on", append([]byte{5, 0}, make([]byte, 100)...), true},
+		{"text", []byte("The quick brown fox jumps over the lazy dog."), true},
+	} {
+		w := newWire(t, Behaviour{Content: Content{BlockSTUN: true}})
+		w.steps(open(0, 0)...)
+		w.steps(step{c.what, true, ip.Segment{Seq: 1001, Ack: 5001, Flags: ack, Payload: c.b}, c.pass})
+	}
 }
 
 func TestWebOnly(t *testing.T) {

@@ -3,6 +3,7 @@ package nat
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -276,5 +277,19 @@ func TestUDPRefresh(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What is listed says whom Map lets in.
+func TestMappingsTellRemotes(t *testing.T) {
+	g := newBench(t, Behaviour{})
+	only := []Remotes{{Prefix: netip.PrefixFrom(z1.Addr(), 32), Port: z1.Port()}}
+	m := g.mapped(Request{Proto: ip.UDP, Internal: x, Remotes: only})
+	if all := g.Mappings(g.now); len(all) != 1 || !slices.Equal(all[0].Remotes, only) || !slices.Equal(m.Remotes, only) {
+		t.Errorf("%+v, %+v", m, all)
+	}
+	g.mapped(Request{Proto: ip.UDP, Internal: x})
+	if all := g.Mappings(g.now); len(all) != 1 || all[0].Remotes != nil {
+		t.Errorf("%+v", all)
 	}
 }

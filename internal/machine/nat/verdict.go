@@ -2,6 +2,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat/ip"
@@ -91,9 +92,11 @@ type Mapping struct {
 	// Remote is what the mapping is for: invalid, an address with port 0, or
 	// an endpoint.
 	Remote netip.AddrPort
-	// Explicit says that Map made it, and Until when, if not until Unmap.
+	// Explicit says that Map made it, and Until when, if not until Unmap. Then
+	// Remotes may come in unasked; none stands for everyone.
 	Explicit bool
 	Until    time.Time
+	Remotes  []Remotes
 	// Sessions are what may come in, and until when.
 	Sessions []Session
 }
@@ -125,6 +128,9 @@ func (g *Gateway) describe(ref uint32) Mapping {
 	d := Mapping{
 		Proto: m.proto, Side: m.side, Internal: g.internal(m), External: g.external(m), Remote: g.unpack(m.whom()),
 		Explicit: m.flags&explicit != 0,
+	}
+	if gr := g.grants[ref]; gr != nil {
+		d.Remotes = slices.Clone(gr.remotes)
 	}
 	add := func(s *session) {
 		seen := Session{Remote: g.remote(s), Established: s.class == classEstablished}

@@ -99,6 +99,14 @@ func (r *Router) Forget(now time.Time, host MAC) {
 	}
 }
 
+// Heard tells the router that a neighbour on a side said, as by ARP, that an
+// IPv4 address is its own.
+func (r *Router) Heard(now time.Time, from nat.Side, source [4]byte, link MAC) {
+	if from == nat.Inside && r.server != nil {
+		r.server.Seen(now, source, link)
+	}
+}
+
 // Leases are the DHCP server's, to be kept in a file with dhcp.AppendLeases.
 func (r *Router) Leases() []dhcp.Lease {
 	if r.server == nil {
