@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	build "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
 // receive takes what a device has sent, which lies in the wire's buffer.
@@ -167,12 +168,14 @@ func (w *wire) arrive(q *transit, now int64, buf []byte) {
 // expire answers for a router on the way that had to drop v.
 func (w *wire) expire(p *wirePort, now int64, v *view) {
 	finishChecksum(v.buf)
-	buf := v.timeExceeded()
-	if buf == nil {
-		return
+	v.setTTL(1) // as the last router has got it
+	router := routerIPv6
+	if v.ip[0]>>4 == 4 {
+		router = routerIPv4
 	}
+	buf := build.AppendError(make([]byte, room, room+1280), router, build.TimeExceeded, v.ip)
 	icmp, ok := parse(buf)
-	if !ok {
+	if !ok { // RFC 1122 and RFC 4443 forbid one
 		return
 	}
 	setEther(buf, p.hw, wireMAC, etherTypeOf(icmp.ip))
