@@ -93,15 +93,16 @@ func (w *wire) flood(p *wirePort, count *Count, now int64, v *view) {
 // send passes the up lane of who sends and leaves the down lane of who receives
 // for later.
 func (w *wire) send(q transit, now int64, v *view) {
-	up, down := &q.from.up, &q.to.down
-	if largest := v.largest(); up.ideal(largest) && down.ideal(largest) {
+	up, down, largest := &q.from.up, &q.to.down, v.largest()
+	if up.ideal(largest) && down.ideal(largest) {
 		q.n, q.size = v.onWire()
 		w.arrive(&q, now, v.buf)
 		return
 	}
-	if v.gsoSize == 0 || up.plain() && down.plain() {
+	// Of a burst that is too large, the last may fit.
+	if v.gsoSize == 0 || up.plain() && down.plain() && largest <= min(up.mtu(), down.mtu()) {
 		q.n, q.size = v.onWire()
-		q.large = v.largest()
+		q.large = largest
 		w.admit(now, v.buf, q)
 		return
 	}
