@@ -98,6 +98,7 @@ func (p *port) addr(v4 bool) netip.Addr {
 // send puts a packet on the network.
 func (p *port) send(pkt *buffer) {
 	n, s := p.n, p.segment
+	passedOn := pkt.on != nil
 	pkt.from, pkt.on = p, s
 	p.sent.Add(1, len(pkt.b))
 	src, dst := addresses(pkt.b)
@@ -107,7 +108,11 @@ func (p *port) send(pkt *buffer) {
 		n.lose(p, pkt, "cut")
 		return
 	}
-	if s.forAll(dst) {
+	switch {
+	case s.forAll(dst) && passedOn: // RFC 2644: no router makes broadcasts
+		n.lose(p, pkt, "broadcast from another network")
+		return
+	case s.forAll(dst):
 		s.flood(p, pkt)
 		return
 	}
