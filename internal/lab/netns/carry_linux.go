@@ -3,6 +3,7 @@ package netns
 import (
 	"net/netip"
 
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
 	build "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
@@ -59,7 +60,7 @@ func (w *wire) carry(p *wirePort, now int64, v *view) {
 		n.capture.add(p, v, w.scratch)
 	}
 	switch {
-	case w.isCut(flow):
+	case w.isCut(flow), group && n.name == scenario.Internet && !v.managesLinks(): // no router passes those on
 		p.drop(count, packets, size)
 	case group:
 		w.flood(p, count, now, v)
