@@ -78,6 +78,20 @@ func (p *port) moveTo(s *segment) {
 	s.ports = append(s.ports, p)
 }
 
+// change gives the port another link. What waits for its turn keeps its time,
+// but nobody waits for that longer than a faster link takes to send it.
+func (p *port) change(to scenario.Link) {
+	for _, l := range []*lane{&p.out, &p.in} {
+		switch was := p.link.Rate; {
+		case to.Rate == 0:
+			l.busy = 0
+		case to.Rate > was:
+			l.busy = p.n.now + int64(float64(max(0, l.busy-p.n.now))*float64(was)/float64(to.Rate))
+		}
+	}
+	p.link = to
+}
+
 func (p *port) mtu() int {
 	if p.link.MTU == 0 {
 		return defaultMTU
@@ -198,8 +212,8 @@ func (l *lane) pass(size int) (delay int64, lost string) {
 	now := l.p.n.now
 	if link.Rate > 0 {
 		start := max(now, l.busy)
-		waiting := (start - now) * link.Rate / 8e9
-		if waiting+int64(size) > max(minQueue, int64(queueTime)*link.Rate/8e9) {
+		waiting := time.Duration(start-now).Seconds() * float64(link.Rate) / 8
+		if waiting+float64(size) > max(minQueue, queueTime.Seconds()*float64(link.Rate)/8) {
 			return 0, "queue full"
 		}
 		l.busy = start + int64(size)*8e9/link.Rate
