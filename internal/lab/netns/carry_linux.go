@@ -70,7 +70,7 @@ func (w *wire) carry(p *wirePort, now int64, v *view) {
 		p.drop(count, packets, size)
 		w.expire(p, now, v)
 	default:
-		w.send(transit{from: p, to: to, count: count}, now, v)
+		w.send(transit{from: p, to: to, on: n, count: count}, now, v)
 	}
 }
 
@@ -80,11 +80,11 @@ func (w *wire) flood(p *wirePort, count *Count, now int64, v *view) {
 		switch {
 		case q == p:
 		case q.gateway == nil:
-			w.send(transit{from: p, to: q, count: count}, now, v)
+			w.send(transit{from: p, to: q, on: p.network, count: count}, now, v)
 		default: // who edits what it gets
 			c := w.take(v.buf)
 			if copied, ok := parse(c.buf); ok {
-				w.send(transit{from: p, to: q, count: count}, now, &copied)
+				w.send(transit{from: p, to: q, on: p.network, count: count}, now, &copied)
 			}
 			w.recycle(c)
 		}
@@ -133,9 +133,7 @@ func (w *wire) admit(now int64, buf []byte, q transit) {
 func (w *wire) admitDown(at, now int64, buf []byte, q transit) {
 	in, times := q.to.down.admit(at, q.size, q.large, w.rng)
 	if times == 0 {
-		q.to.received.Add(q.n, q.size)
-		q.to.received.Drop(q.n, q.size)
-		q.drop()
+		q.miss()
 	}
 	q.down = true
 	for i, at := range in[:times] {
@@ -185,7 +183,7 @@ func (w *wire) expire(p *wirePort, now int64, v *view) {
 		p.network.capture.add(p, &icmp, w.scratch)
 	}
 	// The packet crossed the up lane before it met the router.
-	q := transit{to: p, count: p.network.flow(Flow{p.network.name, icmp.src, icmp.dst, icmp.proto})}
+	q := transit{to: p, on: p.network, count: p.network.flow(Flow{p.network.name, icmp.src, icmp.dst, icmp.proto})}
 	q.n, q.size = icmp.onWire()
 	q.large = q.size
 	q.count.Add(q.n, q.size)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
@@ -60,6 +61,28 @@ func TestNoAllocation(t *testing.T) {
 		}
 		if got := w.port("s").received; got.Packets < 1000 {
 			t.Errorf("%s: %+v arrived", name, got)
+		}
+	}
+}
+
+// TestMovedAway: what is on its way to a host stays on the network that the host
+// has left, whatever address the host has on the next one.
+func TestMovedAway(t *testing.T) {
+	for name, link := range map[string]scenario.Link{"delay": {Delay: time.Second}, "rate": {Rate: 8000}} {
+		top := twoHosts(link)
+		top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan", scenario.Link{}, "10.1.0.2/24")})
+		top.Gateways = []scenario.Gateway{{Name: "g", Inside: on("lan", scenario.Link{}, "10.1.0.1/24"), Outside: on(scenario.Internet, scenario.Link{}, "203.0.113.3/24")}}
+		w := idle(t, top)
+		next := overhear(t, w, "a")
+		from, to := netip.MustParseAddrPort("203.0.113.2:1"), netip.MustParseAddrPort("203.0.113.1:2")
+		w.receive(w.port("b").device, 0, frame(w, "b", build.AppendUDP(nil, from, to, 64, make([]byte, 72))))
+		a := w.port("a")
+		a.network.detach(a)
+		w.network("lan").attach(a)
+		w.deliver(1e10)
+		want := Count{Packets: 1, Bytes: 100, DroppedPackets: 1, DroppedBytes: 100}
+		if got := next(); got != nil || a.received != want || w.port("b").sent != want {
+			t.Errorf("%s: got %x, received %+v, sent %+v", name, got, a.received, w.port("b").sent)
 		}
 	}
 }

@@ -254,3 +254,21 @@ func TestSetLinkChangesTheMTU(t *testing.T) {
 		}
 	})
 }
+
+// TestMovedAway: what is on its way to a host stays on the network that the host
+// has left.
+func TestMovedAway(t *testing.T) {
+	inBubble(t, home(fullCone), func(t *testing.T, n *Network) {
+		if err := n.SetLink("b", delay); err != nil {
+			t.Fatal(err)
+		}
+		b := n.ports["b"]
+		was := b.received
+		send(t, listenUDP(t, n.Host("a"), 1), b.addrs[0].String()+":9", "on its way")
+		move(t, n, "b", scenario.Internet, "192.0.2.77/24")
+		time.Sleep(time.Second)
+		if got := b.received; got.Packets-was.Packets != 1 || got.DroppedPackets-was.DroppedPackets != 1 {
+			t.Errorf("received %+v, before %+v", got, was)
+		}
+	})
+}

@@ -195,6 +195,7 @@ func (l *lane) arriveOnce(pkt *buffer, after int64) {
 // fire: a packet has arrived, if the port is still where it was sent to.
 func (p *port) fire(pkt *buffer) {
 	if pkt.on != p.segment {
+		p.received.Drop(1, len(pkt.b))
 		p.n.lose(p, pkt, "moved away")
 		return
 	}
