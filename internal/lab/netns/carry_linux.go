@@ -32,6 +32,9 @@ func (w *wire) receive(d *device, now int64, buf []byte) {
 		if p.firewall == nil || w.letOut(p, now, &v) {
 			w.carry(p, now, &v)
 		}
+		if p.firewall != nil {
+			w.pollFirewall(p, now)
+		}
 	}
 }
 
@@ -159,7 +162,11 @@ func (w *wire) arrive(q *transit, now int64, buf []byte) {
 	case p.gateway != nil:
 		w.handle(p.gateway, p.side, now, buf)
 	case p.client != nil && w.answered(p, now, buf):
-	case p.firewall != nil && !w.letIn(p, now, buf):
+	case p.firewall != nil:
+		if w.letIn(p, now, buf) {
+			w.put(p.device, buf)
+		}
+		w.pollFirewall(p, now)
 	default:
 		w.put(p.device, buf)
 	}

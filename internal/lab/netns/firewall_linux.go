@@ -68,7 +68,6 @@ func (w *wire) letOut(p *wirePort, now int64, v *view) bool {
 		f.protect(append(p.hosts(), netip.PrefixFrom(v.src, v.src.BitLen())))
 	}
 	verdict := f.Handle(w.clock(now), nat.Inside, v.buf[room:], offload(v.buf))
-	w.pollFirewall(p, now)
 	return verdict.Action == nat.Forward && verdict.To == nat.Outside
 }
 
@@ -79,11 +78,11 @@ func (w *wire) letIn(p *wirePort, now int64, buf []byte) bool {
 		return ok
 	}
 	verdict := p.firewall.Handle(w.clock(now), nat.Outside, v.buf[room:], offload(v.buf))
-	w.pollFirewall(p, now)
 	return verdict.Action == nat.Forward && verdict.To == nat.Inside
 }
 
-// pollFirewall sends what the firewall makes itself.
+// pollFirewall sends what the firewall makes itself, and what it has kept until
+// now. That comes behind the packet at hand.
 func (w *wire) pollFirewall(p *wirePort, now int64) {
 	for {
 		out, ok := p.firewall.Poll()

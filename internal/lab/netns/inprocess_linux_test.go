@@ -3,6 +3,7 @@ package netns
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -83,6 +84,51 @@ func TestMovedAway(t *testing.T) {
 		want := Count{Packets: 1, Bytes: 100, DroppedPackets: 1, DroppedBytes: 100}
 		if got := next(); got != nil || a.received != want || w.port("b").sent != want {
 			t.Errorf("%s: got %x, received %+v, sent %+v", name, got, a.received, w.port("b").sent)
+		}
+	}
+}
+
+// TestFirewallKeepsParts: a host's firewall keeps parts of a packet until it
+// knows what they are of, and then the first is the first.
+func TestFirewallKeepsParts(t *testing.T) {
+	top := twoHosts(scenario.Link{})
+	top.Hosts[0].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: nat.AddressAndPortDependent}
+	a, b := netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("203.0.113.2:2")
+	w := idle(t, top)
+	for _, way := range []struct {
+		from, to string
+		pkt      []byte
+	}{
+		{"a", "b", build.AppendUDP(nil, a, b, 64, make([]byte, 2000))},
+		{"b", "a", build.AppendUDP(nil, b, a, 64, make([]byte, 2000))},
+	} {
+		next := overhear(t, w, way.to)
+		var whole build.Packet
+		if err := whole.Decode(way.pkt); err != nil {
+			t.Fatal(err)
+		}
+		var parts [][]byte
+		for at := 0; ; {
+			var part []byte
+			part, at = whole.AppendPart(nil, 800, at)
+			if parts = append(parts, part); at == 0 {
+				break
+			}
+		}
+		for _, part := range slices.Backward(parts) {
+			w.receive(w.port(way.from).device, 0, frame(w, way.from, part))
+		}
+		var offsets []int
+		for got := next(); got != nil; got = next() {
+			var p build.Packet
+			if err := p.Decode(got); err != nil {
+				t.Fatal(err)
+			}
+			_, at, _ := p.Part()
+			offsets = append(offsets, at)
+		}
+		if len(offsets) != len(parts) || offsets[0] != 0 {
+			t.Errorf("from %s: parts at %d", way.from, offsets)
 		}
 	}
 }
