@@ -22,7 +22,8 @@ type firewall struct {
 func (w *wire) addFirewall(p *wirePort, seed uint64) error {
 	b := *p.owner.firewall
 	b.KeepTTL = true
-	f := &firewall{cfg: nat.Config{Behaviour: b, Rand: rand.NewPCG(seed, hash(p.name()))}}
+	const any = 65535 // the link drops what is too large for it
+	f := &firewall{cfg: nat.Config{Behaviour: b, MTU: [nat.Local]int{nat.Inside: any, nat.Outside: any}, Rand: rand.NewPCG(seed, hash(p.name()))}}
 	if err := f.protect(p.hosts()); err != nil {
 		return fmt.Errorf("netns: firewall of %s: %w", p.name(), err)
 	}

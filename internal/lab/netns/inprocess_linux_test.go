@@ -133,6 +133,29 @@ func TestFirewallKeepsParts(t *testing.T) {
 	}
 }
 
+// TestFirewallKnowsNoMTU: what is too large for a host is its link's affair,
+// which may be a wide one.
+func TestFirewallKnowsNoMTU(t *testing.T) {
+	top := twoHosts(scenario.Link{MTU: 9000})
+	top.Hosts[1].Port.Link.MTU = 9000
+	top.Hosts[0].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: nat.AddressAndPortDependent}
+	a, b := netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("203.0.113.2:2")
+	w := idle(t, top)
+	for _, way := range []struct {
+		from, to string
+		pkt      []byte
+	}{
+		{"a", "b", build.AppendUDP(nil, a, b, 64, make([]byte, 8900))},
+		{"b", "a", build.AppendUDP(nil, b, a, 64, make([]byte, 8900))},
+	} {
+		next := overhear(t, w, way.to)
+		w.receive(w.port(way.from).device, 0, frame(w, way.from, way.pkt))
+		if got := next(); len(got) != len(way.pkt) {
+			t.Errorf("from %s: of %d bytes %d arrive", way.from, len(way.pkt), len(got))
+		}
+	}
+}
+
 // FuzzWire gives the wire whatever a device might read.
 func FuzzWire(f *testing.F) {
 	top := twoNATs(nat.Behaviour{Hairpin: nat.HairpinExternalSource}, linux, scenario.Link{})
