@@ -100,7 +100,8 @@ type Flow struct {
 	Protocol Protocol
 }
 
-// Counters has one entry per flow that the networks have seen.
+// Counters has one entry per flow that the networks have seen. What a network
+// has seen after its first 131,072 is in one entry a protocol, without addresses.
 type Counters map[Flow]Count
 
 // Sum adds up the flows that match.

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"testing"
@@ -153,6 +154,35 @@ func TestFirewallKnowsNoMTU(t *testing.T) {
 		if got := next(); len(got) != len(way.pkt) {
 			t.Errorf("from %s: of %d bytes %d arrive", way.from, len(way.pkt), len(got))
 		}
+	}
+}
+
+// TestManyFlows: who sends from ever other addresses is counted, in bounded
+// memory.
+func TestManyFlows(t *testing.T) {
+	w := idle(t, twoHosts(scenario.Link{}))
+	const more = 1000
+	pkt := build.AppendUDP(nil, netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("203.0.113.2:2"), 64, nil)
+	buf := make([]byte, room+len(pkt))
+	for i := range uint32(maxFlows + more) {
+		copy(buf, frame(w, "a", pkt))
+		binary.BigEndian.PutUint32(buf[room+12:], 10<<24+i)
+		sumHeaderIPv4(buf[room:])
+		w.receive(w.port("a").device, 0, buf)
+	}
+	n := w.network(scenario.Internet)
+	if len(n.flows) > maxFlows+1 {
+		t.Errorf("%d flows", len(n.flows))
+	}
+	all := Counters{}
+	for f, c := range n.flows {
+		all[f] = *c
+	}
+	if got := all.Sum(Flow{Protocol: UDP}); got.Packets != maxFlows+more {
+		t.Errorf("counted %+v", got)
+	}
+	if got := *n.flows[Flow{Network: n.name, Protocol: UDP}]; got.Packets != more {
+		t.Errorf("the rest is %+v", got)
 	}
 }
 

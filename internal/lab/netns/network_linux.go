@@ -36,8 +36,12 @@ type station struct {
 	given bool
 }
 
-// maxStations bounds what is learnt from traffic.
-const maxStations = 4096
+// What is learnt from traffic is bounded. Flows that there is no room for are
+// counted as one a protocol.
+const (
+	maxStations = 4096
+	maxFlows    = 1 << 17
+)
 
 // wirePort is a port at work. Behind it is either a device or the side of a
 // gateway of ours. What the plan knows of the port changes with it.
@@ -157,6 +161,9 @@ func (n *network) forget(p *wirePort) {
 
 func (n *network) flow(f Flow) *Count {
 	c := n.flows[f]
+	if c == nil && len(n.flows) >= maxFlows && f.Src.IsValid() {
+		return n.flow(Flow{Network: n.name, Protocol: f.Protocol})
+	}
 	if c == nil {
 		c = new(Count)
 		n.flows[f] = c
