@@ -3,7 +3,9 @@ package netns
 import (
 	"net/netip"
 
+	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/nat"
+	build "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
 // receive takes what a device has sent, which lies in the wire's buffer.
@@ -29,6 +31,9 @@ func (w *wire) receive(d *device, now int64, buf []byte) {
 		}
 		if p.firewall == nil || w.letOut(p, now, &v) {
 			w.carry(p, now, &v)
+		}
+		if p.firewall != nil {
+			w.pollFirewall(p, now)
 		}
 	}
 }
@@ -58,7 +63,7 @@ func (w *wire) carry(p *wirePort, now int64, v *view) {
 		n.capture.add(p, v, w.scratch)
 	}
 	switch {
-	case w.isCut(flow):
+	case w.isCut(flow), group && n.name == scenario.Internet && !v.managesLinks(): // no router passes those on
 		p.drop(count, packets, size)
 	case group:
 		w.flood(p, count, now, v)
@@ -68,7 +73,7 @@ func (w *wire) carry(p *wirePort, now int64, v *view) {
 		p.drop(count, packets, size)
 		w.expire(p, now, v)
 	default:
-		w.send(transit{from: p, to: to, count: count}, now, v)
+		w.send(transit{from: p, to: to, on: n, count: count}, now, v)
 	}
 }
 
@@ -78,11 +83,11 @@ func (w *wire) flood(p *wirePort, count *Count, now int64, v *view) {
 		switch {
 		case q == p:
 		case q.gateway == nil:
-			w.send(transit{from: p, to: q, count: count}, now, v)
+			w.send(transit{from: p, to: q, on: p.network, count: count}, now, v)
 		default: // who edits what it gets
 			c := w.take(v.buf)
 			if copied, ok := parse(c.buf); ok {
-				w.send(transit{from: p, to: q, count: count}, now, &copied)
+				w.send(transit{from: p, to: q, on: p.network, count: count}, now, &copied)
 			}
 			w.recycle(c)
 		}
@@ -92,15 +97,16 @@ func (w *wire) flood(p *wirePort, count *Count, now int64, v *view) {
 // send passes the up lane of who sends and leaves the down lane of who receives
 // for later.
 func (w *wire) send(q transit, now int64, v *view) {
-	up, down := &q.from.up, &q.to.down
-	if largest := v.largest(); up.ideal(largest) && down.ideal(largest) {
+	up, down, largest := &q.from.up, &q.to.down, v.largest()
+	if up.ideal(largest) && down.ideal(largest) {
 		q.n, q.size = v.onWire()
 		w.arrive(&q, now, v.buf)
 		return
 	}
-	if v.gsoSize == 0 || up.plain() && down.plain() {
+	// Of a burst that is too large, the last may fit.
+	if v.gsoSize == 0 || up.plain() && down.plain() && largest <= min(up.mtu(), down.mtu()) {
 		q.n, q.size = v.onWire()
-		q.large = v.largest()
+		q.large = largest
 		w.admit(now, v.buf, q)
 		return
 	}
@@ -135,9 +141,7 @@ func (w *wire) admit(now int64, buf []byte, q transit) {
 func (w *wire) admitDown(at, now int64, buf []byte, q transit) {
 	in, times := q.to.down.admit(at, q.size, q.large, w.rng)
 	if times == 0 {
-		q.to.received.Add(q.n, q.size)
-		q.to.received.Drop(q.n, q.size)
-		q.drop()
+		q.miss()
 	}
 	q.down = true
 	for i, at := range in[:times] {
@@ -163,7 +167,11 @@ func (w *wire) arrive(q *transit, now int64, buf []byte) {
 	case p.gateway != nil:
 		w.handle(p.gateway, p.side, now, buf)
 	case p.client != nil && w.answered(p, now, buf):
-	case p.firewall != nil && !w.letIn(p, now, buf):
+	case p.firewall != nil:
+		if w.letIn(p, now, buf) {
+			w.put(p.device, buf)
+		}
+		w.pollFirewall(p, now)
 	default:
 		w.put(p.device, buf)
 	}
@@ -172,12 +180,14 @@ func (w *wire) arrive(q *transit, now int64, buf []byte) {
 // expire answers for a router on the way that had to drop v.
 func (w *wire) expire(p *wirePort, now int64, v *view) {
 	finishChecksum(v.buf)
-	buf := v.timeExceeded()
-	if buf == nil {
-		return
+	v.setTTL(1) // as the last router has got it
+	router := routerIPv6
+	if v.ip[0]>>4 == 4 {
+		router = routerIPv4
 	}
+	buf := build.AppendError(make([]byte, room, room+1280), router, build.TimeExceeded, v.ip)
 	icmp, ok := parse(buf)
-	if !ok {
+	if !ok { // RFC 1122 and RFC 4443 forbid one
 		return
 	}
 	setEther(buf, p.hw, wireMAC, etherTypeOf(icmp.ip))
@@ -185,7 +195,7 @@ func (w *wire) expire(p *wirePort, now int64, v *view) {
 		p.network.capture.add(p, &icmp, w.scratch)
 	}
 	// The packet crossed the up lane before it met the router.
-	q := transit{to: p, count: p.network.flow(Flow{p.network.name, icmp.src, icmp.dst, icmp.proto})}
+	q := transit{to: p, on: p.network, count: p.network.flow(Flow{p.network.name, icmp.src, icmp.dst, icmp.proto})}
 	q.n, q.size = icmp.onWire()
 	q.large = q.size
 	q.count.Add(q.n, q.size)

@@ -23,7 +23,9 @@ func (l *Lab) SetLink(name string, link scenario.Link) error {
 			return fmt.Errorf("netns: no port %q", name)
 		}
 		was := p.deviceMTU()
-		p.Link, p.up.link, p.down.link = link, link, link
+		p.Link = link
+		p.up.change(w.now(), link)
+		p.down.change(w.now(), link)
 		if p.deviceMTU() != was {
 			done = w.resize(p)
 		}

@@ -207,16 +207,17 @@ func TestNeighbours(t *testing.T) {
 }
 
 // TestMulticast: broadcast and multicast reach every port of a network, and no
-// other.
+// other; none on the internet, which is a router.
 func TestMulticast(t *testing.T) {
 	t.Parallel()
 	none := scenario.Link{}
 	top := twoNATs(linux, linux, none)
 	top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan-a", none, "192.168.1.3/24")},
-		scenario.Host{Name: "d", Port: on("lan-a", none, "192.168.1.4/24")})
+		scenario.Host{Name: "d", Port: on("lan-a", none, "192.168.1.4/24")},
+		scenario.Host{Name: "far", Port: on(scenario.Internet, none, "203.0.113.77/24")})
 	l := newLab(t, top, Options{})
 	sockets := map[string]socket{}
-	for _, name := range []string{"a", "b", "c", "d"} {
+	for _, name := range []string{"a", "b", "c", "d", "s", "far"} {
 		sockets[name] = udp(t, l.Host(name), 4000)
 		if err := joinGroup(sockets[name], "239.1.2.3"); err != nil {
 			t.Fatal(err)
@@ -231,6 +232,17 @@ func TestMulticast(t *testing.T) {
 		}
 	}
 	sockets["b"].mustNotReceive()
+
+	for _, to := range []string{"239.1.2.3", "255.255.255.255", "203.0.113.255"} {
+		sockets["s"].send(netip.AddrPortFrom(netip.MustParseAddr(to), 4000), to)
+	}
+	sockets["s"].send(netip.MustParseAddrPort("203.0.113.77:4000"), "to one")
+	sockets["far"].mustReceive("to one")
+	for _, h := range l.Status().Hosts {
+		if got := h.Port.Sent; h.Name == "s" && got.DroppedPackets < 3 {
+			t.Errorf("s has sent %+v", got)
+		}
+	}
 }
 
 func TestStatus(t *testing.T) {

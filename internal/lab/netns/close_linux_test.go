@@ -141,6 +141,33 @@ func TestKernelWire(t *testing.T) {
 	b.mustReceive("over veth")
 }
 
+// TestManyPrefixes: hosts on the internet reach each other whatever their
+// prefixes are, on either wire.
+func TestManyPrefixes(t *testing.T) {
+	t.Parallel()
+	none := scenario.Link{}
+	top := scenario.Topology{
+		Hosts: []scenario.Host{
+			{Name: "a", Port: on("lan-a", none, "10.1.0.2/24", "2001:db8:1::2/64")},
+			{Name: "b", Port: on(scenario.Internet, none, "198.51.100.1/24", "2001:db8:2::1/64")},
+			{Name: "c", Port: on(scenario.Internet, none, "192.0.2.1/24", "2001:db8:3::1/64")},
+		},
+		Gateways: []scenario.Gateway{{Name: "ga", NAT: linux, Inside: on("lan-a", none, "10.1.0.1/24", "2001:db8:1::1/64"),
+			Outside: on(scenario.Internet, none, "203.0.113.1/24", "2001:db8::1/64")}},
+	}
+	for _, opt := range []Options{{}, {Kernel: true, UserWire: true}, {Kernel: true}} {
+		l := newLab(t, top, opt)
+		b := udp(t, l.Host("b"), 1)
+		for _, from := range []socket{udp(t, l.Host("a"), 1), udp(t, l.Host("c"), 1)} {
+			for _, v4 := range []bool{true, false} {
+				from.send(netip.AddrPortFrom(l.Host("b").Addr(v4), 1), "there")
+				b.send(b.mustReceive("there"), "and back")
+				from.mustReceive("and back")
+			}
+		}
+	}
+}
+
 func TestImpossible(t *testing.T) {
 	none := scenario.Link{}
 	for _, tt := range []struct {

@@ -18,7 +18,7 @@ const deviceQueue = 4096
 type device struct {
 	fd      int
 	tun     bool
-	joins   bool // takes several datagrams as one
+	joins   bool // takes several datagrams as one, and passes none of them on
 	joined  [joinedFlows]joined
 	flows   int       // of joined, in use
 	port    *wirePort // of a TAP
@@ -59,6 +59,8 @@ func (d *device) setUp(q *port, mode int, plain bool) error {
 	if err := d.offload(plain); err != nil {
 		return fail("offload", err)
 	}
+	// A kernel that forwards decides about what was joined as about one packet.
+	d.joins = d.joins && (q.owner.gateway == nil || q.owner.machine)
 	l, err := netlink.LinkByName(q.iface)
 	if err != nil {
 		return fail("find", err)

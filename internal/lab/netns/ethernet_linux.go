@@ -124,6 +124,12 @@ func (v *view) solicited() (target netip.Addr, ok bool) {
 	return netip.AddrFrom16([16]byte(v.ip[48:])), true
 }
 
+// managesLinks says that a packet is of what IPv6 has in the place of ARP and
+// IGMP: neighbour discovery and multicast listener discovery.
+func (v *view) managesLinks() bool {
+	return v.proto == ICMPv6 && len(v.ip) > v.transit && v.ip[v.transit] >= 130
+}
+
 // appendAdvertisement appends the answer to a solicitation, with room in front.
 // One who asks without an address is told as everyone is (section 7.2.4).
 func appendAdvertisement(b []byte, target netip.Addr, hw mac, to netip.Addr, toHW mac) []byte {

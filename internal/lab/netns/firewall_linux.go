@@ -22,7 +22,8 @@ type firewall struct {
 func (w *wire) addFirewall(p *wirePort, seed uint64) error {
 	b := *p.owner.firewall
 	b.KeepTTL = true
-	f := &firewall{cfg: nat.Config{Behaviour: b, Rand: rand.NewPCG(seed, hash(p.name()))}}
+	const any = 65535 // the link drops what is too large for it
+	f := &firewall{cfg: nat.Config{Behaviour: b, MTU: [nat.Local]int{nat.Inside: any, nat.Outside: any}, Rand: rand.NewPCG(seed, hash(p.name()))}}
 	if err := f.protect(p.hosts()); err != nil {
 		return fmt.Errorf("netns: firewall of %s: %w", p.name(), err)
 	}
@@ -68,7 +69,6 @@ func (w *wire) letOut(p *wirePort, now int64, v *view) bool {
 		f.protect(append(p.hosts(), netip.PrefixFrom(v.src, v.src.BitLen())))
 	}
 	verdict := f.Handle(w.clock(now), nat.Inside, v.buf[room:], offload(v.buf))
-	w.pollFirewall(p, now)
 	return verdict.Action == nat.Forward && verdict.To == nat.Outside
 }
 
@@ -79,11 +79,11 @@ func (w *wire) letIn(p *wirePort, now int64, buf []byte) bool {
 		return ok
 	}
 	verdict := p.firewall.Handle(w.clock(now), nat.Outside, v.buf[room:], offload(v.buf))
-	w.pollFirewall(p, now)
 	return verdict.Action == nat.Forward && verdict.To == nat.Inside
 }
 
-// pollFirewall sends what the firewall makes itself.
+// pollFirewall sends what the firewall makes itself, and what it has kept until
+// now. That comes behind the packet at hand.
 func (w *wire) pollFirewall(p *wirePort, now int64) {
 	for {
 		out, ok := p.firewall.Poll()

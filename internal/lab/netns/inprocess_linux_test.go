@@ -2,8 +2,11 @@ package netns
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
 	"github.com/bodkin-net/bodkin/internal/machine/dhcp"
@@ -61,6 +64,125 @@ func TestNoAllocation(t *testing.T) {
 		if got := w.port("s").received; got.Packets < 1000 {
 			t.Errorf("%s: %+v arrived", name, got)
 		}
+	}
+}
+
+// TestMovedAway: what is on its way to a host stays on the network that the host
+// has left, whatever address the host has on the next one.
+func TestMovedAway(t *testing.T) {
+	for name, link := range map[string]scenario.Link{"delay": {Delay: time.Second}, "rate": {Rate: 8000}} {
+		top := twoHosts(link)
+		top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: on("lan", scenario.Link{}, "10.1.0.2/24")})
+		top.Gateways = []scenario.Gateway{{Name: "g", Inside: on("lan", scenario.Link{}, "10.1.0.1/24"), Outside: on(scenario.Internet, scenario.Link{}, "203.0.113.3/24")}}
+		w := idle(t, top)
+		next := overhear(t, w, "a")
+		from, to := netip.MustParseAddrPort("203.0.113.2:1"), netip.MustParseAddrPort("203.0.113.1:2")
+		w.receive(w.port("b").device, 0, frame(w, "b", build.AppendUDP(nil, from, to, 64, make([]byte, 72))))
+		a := w.port("a")
+		a.network.detach(a)
+		w.network("lan").attach(a)
+		w.deliver(1e10)
+		want := Count{Packets: 1, Bytes: 100, DroppedPackets: 1, DroppedBytes: 100}
+		if got := next(); got != nil || a.received != want || w.port("b").sent != want {
+			t.Errorf("%s: got %x, received %+v, sent %+v", name, got, a.received, w.port("b").sent)
+		}
+	}
+}
+
+// TestFirewallKeepsParts: a host's firewall keeps parts of a packet until it
+// knows what they are of, and then the first is the first.
+func TestFirewallKeepsParts(t *testing.T) {
+	top := twoHosts(scenario.Link{})
+	top.Hosts[0].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: nat.AddressAndPortDependent}
+	a, b := netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("203.0.113.2:2")
+	w := idle(t, top)
+	for _, way := range []struct {
+		from, to string
+		pkt      []byte
+	}{
+		{"a", "b", build.AppendUDP(nil, a, b, 64, make([]byte, 2000))},
+		{"b", "a", build.AppendUDP(nil, b, a, 64, make([]byte, 2000))},
+	} {
+		next := overhear(t, w, way.to)
+		var whole build.Packet
+		if err := whole.Decode(way.pkt); err != nil {
+			t.Fatal(err)
+		}
+		var parts [][]byte
+		for at := 0; ; {
+			var part []byte
+			part, at = whole.AppendPart(nil, 800, at)
+			if parts = append(parts, part); at == 0 {
+				break
+			}
+		}
+		for _, part := range slices.Backward(parts) {
+			w.receive(w.port(way.from).device, 0, frame(w, way.from, part))
+		}
+		var offsets []int
+		for got := next(); got != nil; got = next() {
+			var p build.Packet
+			if err := p.Decode(got); err != nil {
+				t.Fatal(err)
+			}
+			_, at, _ := p.Part()
+			offsets = append(offsets, at)
+		}
+		if len(offsets) != len(parts) || offsets[0] != 0 {
+			t.Errorf("from %s: parts at %d", way.from, offsets)
+		}
+	}
+}
+
+// TestFirewallKnowsNoMTU: what is too large for a host is its link's affair,
+// which may be a wide one.
+func TestFirewallKnowsNoMTU(t *testing.T) {
+	top := twoHosts(scenario.Link{MTU: 9000})
+	top.Hosts[1].Port.Link.MTU = 9000
+	top.Hosts[0].Firewall = &nat.Behaviour{Mode: nat.Firewall, Filtering: nat.AddressAndPortDependent}
+	a, b := netip.MustParseAddrPort("203.0.113.1:1"), netip.MustParseAddrPort("203.0.113.2:2")
+	w := idle(t, top)
+	for _, way := range []struct {
+		from, to string
+		pkt      []byte
+	}{
+		{"a", "b", build.AppendUDP(nil, a, b, 64, make([]byte, 8900))},
+		{"b", "a", build.AppendUDP(nil, b, a, 64, make([]byte, 8900))},
+	} {
+		next := overhear(t, w, way.to)
+		w.receive(w.port(way.from).device, 0, frame(w, way.from, way.pkt))
+		if got := next(); len(got) != len(way.pkt) {
+			t.Errorf("from %s: of %d bytes %d arrive", way.from, len(way.pkt), len(got))
+		}
+	}
+}
+
+// TestManyFlows: who sends from ever other addresses is counted, in bounded
+// memory.
+func TestManyFlows(t *testing.T) {
+	w := idle(t, twoHosts(scenario.Link{}))
+	const more = 1000
+	pkt := build.AppendUDP(nil, netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("203.0.113.2:2"), 64, nil)
+	buf := make([]byte, room+len(pkt))
+	for i := range uint32(maxFlows + more) {
+		copy(buf, frame(w, "a", pkt))
+		binary.BigEndian.PutUint32(buf[room+12:], 10<<24+i)
+		sumHeaderIPv4(buf[room:])
+		w.receive(w.port("a").device, 0, buf)
+	}
+	n := w.network(scenario.Internet)
+	if len(n.flows) > maxFlows+1 {
+		t.Errorf("%d flows", len(n.flows))
+	}
+	all := Counters{}
+	for f, c := range n.flows {
+		all[f] = *c
+	}
+	if got := all.Sum(Flow{Protocol: UDP}); got.Packets != maxFlows+more {
+		t.Errorf("counted %+v", got)
+	}
+	if got := *n.flows[Flow{Network: n.name, Protocol: UDP}]; got.Packets != more {
+		t.Errorf("the rest is %+v", got)
 	}
 }
 

@@ -22,6 +22,18 @@ type lane struct {
 	free int64 // when the last packet will have left the transmitter
 }
 
+// change gives the lane another link. What waits for its turn keeps its time,
+// but nobody waits for that longer than a faster link takes to send it.
+func (l *lane) change(now int64, to scenario.Link) {
+	switch was := l.link.Rate; {
+	case to.Rate == 0:
+		l.free = 0
+	case to.Rate > was:
+		l.free = now + int64(float64(max(0, l.free-now))*float64(was)/float64(to.Rate))
+	}
+	l.link = to
+}
+
 // ideal says that a packet of a size arrives at once, whatever came before.
 func (l *lane) ideal(largest int) bool {
 	return l.link.Delay == 0 && l.plain() && largest <= l.mtu()

@@ -52,6 +52,24 @@ func TestLane(t *testing.T) {
 		t.Errorf("a slow link queues %d KiB, want 64", queued)
 	}
 
+	// What waits there, 66 seconds long, keeps a faster one busy for as long as
+	// that one takes for it: 65 ms.
+	for _, rates := range [][]int64{{8_000_000}, {0, 8_000_000}, {80_000, 8_000_000}} {
+		faster, now := *slow, int64(0)
+		for _, r := range rates {
+			faster.change(now, scenario.Link{Rate: r})
+		}
+		if at := admit(&faster, now, 1000); at < ms || at > 67*ms {
+			t.Errorf("after the rates %v it arrives at %d", rates, at)
+		}
+	}
+	slower := &lane{link: scenario.Link{Rate: 8_000_000}}
+	admit(slower, 0, 1000)
+	slower.change(0, scenario.Link{Rate: 8000})
+	if at := admit(slower, 0, 10); at != 11*ms {
+		t.Errorf("on a slower link it arrives at %d", at)
+	}
+
 	lost := 0
 	loss := &lane{link: scenario.Link{Loss: 0.25}}
 	for range 10000 {

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bodkin-net/bodkin/internal/lab/scenario"
+	build "github.com/bodkin-net/bodkin/internal/machine/nat/ip"
 )
 
 // TestMTU: a host knows the MTU of its link, at once when it changes. Who sends
@@ -144,4 +146,50 @@ func testSetLinkChangesTheMTU(t *testing.T, opt Options) {
 	a.discover(unix.IP_PMTUDISC_DONT)
 	a.send(to, large)
 	s.mustReceive(large)
+}
+
+// TestLastOfABurst: a link drops what of a burst is too large, and not what is
+// behind it.
+func TestLastOfABurst(t *testing.T) {
+	for name, link := range map[string]scenario.Link{"ideal": {MTU: 1300}, "slow": {MTU: 1300, Delay: 1}} {
+		w := idle(t, twoHosts(link))
+		next := overhear(t, w, "a")
+		b := w.port("b")
+		burst := joined{}
+		from, to := netip.MustParseAddrPort("203.0.113.2:1000"), netip.MustParseAddrPort("203.0.113.1:2000")
+		for _, size := range []int{1400, 1400, 100} {
+			buf := frame(w, "b", build.AppendUDP(nil, from, to, 64, make([]byte, size)))
+			buf[0] = vnetNeedsChecksum
+			binary.NativeEndian.PutUint16(buf[6:], 20)
+			binary.NativeEndian.PutUint16(buf[8:], udpChecksum)
+			if burst.packets == 0 {
+				burst.begin(buf, 28)
+			} else if !burst.add(buf) {
+				t.Fatal("not joined")
+			}
+		}
+		w.receive(b.device, 0, burst.packet())
+		w.deliver(1e9)
+		if want := (Count{Packets: 3, Bytes: 2984, DroppedPackets: 2, DroppedBytes: 2856}); b.sent != want || w.port("a").received != want {
+			t.Errorf("%s: sent %+v, received %+v, want %+v", name, b.sent, w.port("a").received, want)
+		}
+		var p build.Packet
+		if got := next(); len(got) != 128 || p.Decode(got) != nil || !p.ChecksumOK() {
+			t.Errorf("%s: %x arrived", name, got)
+		}
+		if got := next(); got != nil {
+			t.Errorf("%s: %x arrived too", name, got)
+		}
+	}
+}
+
+// TestNothingIsJoinedForAGateway: it would drop all of it for the size of one.
+func TestNothingIsJoinedForAGateway(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, twoNATs(linux, linux, scenario.Link{}), Options{Kernel: true, UserWire: true})
+	for p, d := range l.devices {
+		if p.owner.gateway != nil && d.joins {
+			t.Errorf("packets to %s are joined", p.name())
+		}
+	}
 }

@@ -245,56 +245,23 @@ func sumHeaderIPv4(ip []byte) {
 
 // hop takes n from the TTL, or says that fewer are left than it needs.
 func (v *view) hop(n int) bool {
-	if v.ip[0]>>4 == 6 {
-		if int(v.ip[7]) <= n {
-			return false
-		}
-		v.ip[7] -= byte(n)
-		return true
+	left := int(*v.ttl()) - n
+	if left > 0 {
+		v.setTTL(byte(left))
 	}
-	if int(v.ip[8]) <= n {
-		return false
-	}
-	v.ip[8] -= byte(n)
-	sumHeaderIPv4(v.ip)
-	return true
+	return left > 0
 }
 
-// timeExceeded is the error that a router sends when the TTL ran out, with room
-// in front; nil where RFC 1122 and RFC 4443 forbid one.
-func (v *view) timeExceeded() []byte {
-	if v.proto == ICMP && (len(v.ip) <= v.transit || v.ip[v.transit] != 8) ||
-		v.proto == ICMPv6 && (len(v.ip) <= v.transit || v.ip[v.transit] < 128) {
-		return nil
-	}
-	const quoteLimit = 128
+func (v *view) ttl() *byte {
 	if v.ip[0]>>4 == 4 {
-		quote := v.ip[:min(len(v.ip), quoteLimit)]
-		b := make([]byte, room+28, room+28+quoteLimit)
-		b = append(b, quote...)
-		ip := b[room:]
-		ip[28+8] = 1 // as the last router received it
-		sumHeaderIPv4(ip[28:])
-		ip[0], ip[8], ip[9] = 0x45, 64, byte(ICMP)
-		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-		copy(ip[12:], routerIPv4.AsSlice())
-		copy(ip[16:], v.src.AsSlice())
-		sumHeaderIPv4(ip)
-		ip[20] = 11
-		binary.BigEndian.PutUint16(ip[22:], ^fold(addSum(0, ip[20:])))
-		return b
+		return &v.ip[8]
 	}
-	quote := v.ip[:min(len(v.ip), quoteLimit)]
-	b := make([]byte, room+48, room+48+quoteLimit)
-	b = append(b, quote...)
-	ip := b[room:]
-	ip[48+7] = 1
-	ip[0], ip[6], ip[7] = 0x60, byte(ICMPv6), 64
-	binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-40))
-	copy(ip[8:], routerIPv6.AsSlice())
-	copy(ip[24:], v.src.AsSlice())
-	ip[40] = 3
-	sum := addSum(uint64(ICMPv6)+uint64(len(ip)-40), ip[8:40])
-	binary.BigEndian.PutUint16(ip[42:], ^fold(addSum(sum, ip[40:])))
-	return b
+	return &v.ip[7]
+}
+
+func (v *view) setTTL(ttl byte) {
+	*v.ttl() = ttl
+	if v.ip[0]>>4 == 4 {
+		sumHeaderIPv4(v.ip)
+	}
 }

@@ -233,23 +233,27 @@ func (p *plan) routesOf(n *node) []route {
 			}
 		}
 		if q == n.outer() {
-			routes = append(routes, q.onward(s.upstream)...)
+			routes = append(routes, q.onward(s.upstream, p.userWire)...)
 		}
 	}
 	return routes
 }
 
 // onward are the routes to everything, by the gateway at another port of the
-// network; without one this is the internet.
-func (p *port) onward(upstream *port) (routes []route) {
+// network; without one this is the internet. No router is there on the kernel's
+// wire: whoever is on it is on the link.
+func (p *port) onward(upstream *port, userWire bool) (routes []route) {
 	for _, to := range []netip.Prefix{allIPv4, allIPv6} {
 		via := routerIPv6
 		if to.Addr().Is4() {
 			via = routerIPv4
 		}
 		ok := p.addr(to.Addr().Is4()).IsValid()
-		if upstream != nil {
+		switch {
+		case upstream != nil:
 			via, ok = p.neighbour(upstream, to.Addr())
+		case !userWire:
+			via = netip.Addr{}
 		}
 		if ok || p.owner.machine && (to.Addr().Is4() || p.owner.hasIPv6()) {
 			routes = append(routes, p.route(to, via))

@@ -22,6 +22,7 @@ type packet struct {
 type transit struct {
 	from  *wirePort // nil: a router on the way
 	to    *wirePort
+	on    *network
 	count *Count // of its flow
 	down  bool   // the down lane has been passed
 	n     int    // packets on the wire
@@ -35,6 +36,13 @@ func (t *transit) drop() {
 	if t.from != nil {
 		t.from.sent.Drop(t.n, t.size)
 	}
+}
+
+// miss counts what has come as far as the link of who was to get it.
+func (t *transit) miss() {
+	t.to.received.Add(t.n, t.size)
+	t.to.received.Drop(t.n, t.size)
+	t.drop()
 }
 
 func (a queued) before(b queued) bool {

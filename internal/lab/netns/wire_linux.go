@@ -149,9 +149,12 @@ func (w *wire) deliver(now int64) (wait int64) {
 			break
 		}
 		_, p := w.queue.pop()
-		if p.down {
+		switch {
+		case p.on != p.to.network: // which has moved
+			p.miss()
+		case p.down:
 			w.arrive(&p.transit, now, p.buf)
-		} else {
+		default:
 			w.admitDown(due, now, p.buf, p.transit)
 		}
 		w.recycle(p)

@@ -124,6 +124,9 @@ func (h *Host) isMine(a netip.Addr) bool {
 // host has no more goes nowhere, as Linux has it.
 func (h *Host) output(pkt *buffer) {
 	src, dst := addresses(pkt.b)
+	if h.isMine(src) && h.port.segment.forAll(dst) { // is for this host as well
+		h.n.schedule(h.n.now, loopback{h}, h.n.duplicate(pkt))
+	}
 	switch {
 	case !h.isMine(src):
 		h.n.drop(h.port, pkt, "source address gone")

@@ -275,8 +275,8 @@ func TestOverlappingFragments(t *testing.T) {
 	}
 }
 
-// Broadcasts and multicasts reach every host of a network that listens, and
-// stay there.
+// Broadcasts and multicasts reach every host of a network that listens, the
+// sender too, and stay there: no gateway makes one of what it passes on.
 func TestBroadcast(t *testing.T) {
 	top := home(fullCone)
 	top.Hosts = append(top.Hosts, scenario.Host{Name: "c", Port: at("home-a", delay, "10.0.0.4/24")})
@@ -284,18 +284,28 @@ func TestBroadcast(t *testing.T) {
 	inBubble(t, top, func(t *testing.T, n *Network) {
 		a, b, c, s := listenUDP(t, n.Host("a"), 1), listenUDP(t, n.Host("b"), 1), listenUDP(t, n.Host("c"), 1), listenUDP(t, n.Host("s"), 1)
 		c.(*udpConn).Join(group)
+		a.(*udpConn).Join(group)
 		for _, to := range []string{"255.255.255.255:1", "10.0.0.255:1", "239.255.255.250:1"} {
 			send(t, a, to, to)
 			expect(t, c, to, "10.0.0.2:1")
 			if end(to).Addr() != group {
 				expect(t, b, to, "10.0.0.2:1")
 			}
+			expect(t, a, to, "10.0.0.2:1")
 			for _, nobody := range []net.PacketConn{a, b, s} {
 				expect(t, nobody, "", "")
 			}
 		}
 		send(t, s, "255.255.255.255:1", "all the world")
 		expect(t, c, "", "")
+	})
+	inBubble(t, nested(fullCone, fullCone), func(t *testing.T, n *Network) {
+		a := listenUDP(t, n.Host("a"), 7)
+		send(t, a, "100.127.255.255:1", "everyone at the provider's")
+		time.Sleep(time.Second)
+		if got := n.Status().Gateways[2].Inside.Received; got.Packets != 0 {
+			t.Errorf("a broadcast of another network's reached the carrier: %+v", got)
+		}
 	})
 }
 

@@ -199,3 +199,27 @@ func TestSeed(t *testing.T) {
 		t.Error("two seeds, one run")
 	}
 }
+
+// TestFasterLink: what waited for a slow link does not keep a faster one busy.
+func TestFasterLink(t *testing.T) {
+	for _, faster := range []int64{1_000_000, 1e9, 1e12} {
+		inBubble(t, public(scenario.Link{}), func(t *testing.T, n *Network) {
+			a, b := listenUDP(t, n.Host("a"), 7), listenUDP(t, n.Host("b"), 9)
+			set := func(rate int64) {
+				if err := n.SetLink("a", scenario.Link{Rate: rate}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			set(8000)
+			for range 40 { // 40 seconds
+				send(t, a, "198.51.100.1:9", strings.Repeat("x", 972))
+			}
+			set(faster)
+			start := time.Now()
+			send(t, a, "198.51.100.1:9", "y")
+			if got, _ := receive(t, b); got != "y" || time.Since(start) > 330*time.Millisecond {
+				t.Errorf("%d: %.10q came after %v", faster, got, time.Since(start))
+			}
+		})
+	}
+}

@@ -25,7 +25,7 @@ func (n *Network) SetLink(name string, l scenario.Link) error {
 	if p == nil {
 		return fmt.Errorf("sim: no port %q", name)
 	}
-	p.link = l
+	p.change(l)
 	switch at := p.node.(type) {
 	case *Gateway:
 		return at.router.SetMTU(nat.Side(slices.Index(at.ports[:], p)), l.MTU)

@@ -254,3 +254,21 @@ func TestSetLinkChangesTheMTU(t *testing.T) {
 		}
 	})
 }
+
+// TestMovedAway: what is on its way to a host stays on the network that the host
+// has left.
+func TestMovedAway(t *testing.T) {
+	inBubble(t, home(fullCone), func(t *testing.T, n *Network) {
+		if err := n.SetLink("b", delay); err != nil {
+			t.Fatal(err)
+		}
+		send(t, listenUDP(t, n.Host("a"), 1), ipv4(n, "b").String()+":9", "on its way")
+		move(t, n, "b", scenario.Internet, "192.0.2.77/24")
+		time.Sleep(time.Second)
+		for _, h := range n.Status().Hosts {
+			if got := h.Port.Received; h.Name == "b" && (got.Packets != 1 || got.DroppedPackets != 1) {
+				t.Errorf("received %+v", got)
+			}
+		}
+	})
+}

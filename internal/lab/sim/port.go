@@ -78,6 +78,20 @@ func (p *port) moveTo(s *segment) {
 	s.ports = append(s.ports, p)
 }
 
+// change gives the port another link. What waits for its turn keeps its time,
+// but nobody waits for that longer than a faster link takes to send it.
+func (p *port) change(to scenario.Link) {
+	for _, l := range []*lane{&p.out, &p.in} {
+		switch was := p.link.Rate; {
+		case to.Rate == 0:
+			l.busy = 0
+		case to.Rate > was:
+			l.busy = p.n.now + int64(float64(max(0, l.busy-p.n.now))*float64(was)/float64(to.Rate))
+		}
+	}
+	p.link = to
+}
+
 func (p *port) mtu() int {
 	if p.link.MTU == 0 {
 		return defaultMTU
@@ -98,6 +112,7 @@ func (p *port) addr(v4 bool) netip.Addr {
 // send puts a packet on the network.
 func (p *port) send(pkt *buffer) {
 	n, s := p.n, p.segment
+	passedOn := pkt.on != nil
 	pkt.from, pkt.on = p, s
 	p.sent.Add(1, len(pkt.b))
 	src, dst := addresses(pkt.b)
@@ -107,7 +122,11 @@ func (p *port) send(pkt *buffer) {
 		n.lose(p, pkt, "cut")
 		return
 	}
-	if s.forAll(dst) {
+	switch {
+	case s.forAll(dst) && passedOn: // RFC 2644: no router makes broadcasts
+		n.lose(p, pkt, "broadcast from another network")
+		return
+	case s.forAll(dst):
 		s.flood(p, pkt)
 		return
 	}
@@ -176,6 +195,7 @@ func (l *lane) arriveOnce(pkt *buffer, after int64) {
 // fire: a packet has arrived, if the port is still where it was sent to.
 func (p *port) fire(pkt *buffer) {
 	if pkt.on != p.segment {
+		p.received.Drop(1, len(pkt.b))
 		p.n.lose(p, pkt, "moved away")
 		return
 	}
@@ -193,8 +213,8 @@ func (l *lane) pass(size int) (delay int64, lost string) {
 	now := l.p.n.now
 	if link.Rate > 0 {
 		start := max(now, l.busy)
-		waiting := (start - now) * link.Rate / 8e9
-		if waiting+int64(size) > max(minQueue, int64(queueTime)*link.Rate/8e9) {
+		waiting := time.Duration(start-now).Seconds() * float64(link.Rate) / 8
+		if waiting+float64(size) > max(minQueue, queueTime.Seconds()*float64(link.Rate)/8) {
 			return 0, "queue full"
 		}
 		l.busy = start + int64(size)*8e9/link.Rate

@@ -37,13 +37,17 @@ func (g *Gateway) depart(from Side, v Verdict, p *ip.Packet) Verdict {
 	if v.Action == Drop {
 		return v
 	}
-	if from != Local && v.To != Local && !g.cfg.KeepTTL {
+	if g.costsHop(from, v.To) {
 		p.DecrementTTL()
 	}
 	if r := g.fit(from, v.To, p); r != None {
 		return drop(r)
 	}
 	return v
+}
+
+func (g *Gateway) costsHop(from, to Side) bool {
+	return from != Local && to != Local && !g.cfg.KeepTTL
 }
 
 // fit makes a packet fit the side that it leaves by. Kept: it was emitted, in
@@ -67,6 +71,9 @@ func (g *Gateway) fit(from, to Side, p *ip.Packet) Reason {
 	case g.grown(p) > 0 && g.cameSize <= mtu && p.Proto == ip.TCP:
 		g.emitSegments(to, mtu, mtu-(n-len(p.Payload())), p)
 	case !p.MayCut():
+		if g.costsHop(from, to) {
+			p.ReturnHop()
+		}
 		g.tooBig(from, max(mtu-g.grown(p), leastMTU), p)
 		return TooBig
 	case g.offload.Segment == 0:

@@ -45,8 +45,8 @@ func TestTooBig(t *testing.T) {
 		if cause, ok := p.Cause(); !ok || cause != ip.TooBig || p.MTU() != c.mtu || p.Src.Addr().String() != c.speaker || p.Dst.Addr() != c.src.Addr() {
 			t.Errorf("%s: cause %d, MTU %d, %v > %v", c.what, cause, p.MTU(), p.Src, p.Dst)
 		}
-		if err := p.Quoted(&q); err != nil || !q.HeaderOK() || q.Src != c.src || q.Dst != c.dst {
-			t.Errorf("%s: quotes %v > %v, %v", c.what, q.Src, q.Dst, err)
+		if err := p.Quoted(&q); err != nil || !q.HeaderOK() || q.Src != c.src || q.Dst != c.dst || q.TTL != 64 {
+			t.Errorf("%s: quotes %v > %v with a TTL of %d, %v", c.what, q.Src, q.Dst, q.TTL, err)
 		}
 	}
 }

@@ -16,6 +16,17 @@ func (p *Packet) DecrementTTL() {
 	adjust(p.Data[10:12], 0xfeff) // minus 0x0100
 }
 
+// ReturnHop takes back DecrementTTL.
+func (p *Packet) ReturnHop() {
+	p.TTL++
+	if !p.Is4() {
+		p.Data[7]++
+		return
+	}
+	p.Data[8]++
+	adjust(p.Data[10:12], 0x0100)
+}
+
 // SetSrc rewrites the source endpoint of an IPv4 packet and the checksums over
 // it, as RFC 1624 does.
 func (p *Packet) SetSrc(to netip.AddrPort) {
