@@ -35,6 +35,7 @@ type Event struct {
 	Addr   netip.Addr
 	Client MAC
 	User   MAC       // who is not the client
+	Own    bool      // the address is the server's own
 	Until  time.Time // zero: for ever
 }
 
@@ -52,7 +53,10 @@ func (e Event) String() string {
 	case Hoarded:
 		return fmt.Sprintf("%v asks for too many addresses, the last one for %v", u, c)
 	case Stolen:
-		if c == (MAC{}) {
+		switch {
+		case e.Own:
+			return fmt.Sprintf("%v stolen by %v: it is the gateway's own", a, u)
+		case c == (MAC{}):
 			return fmt.Sprintf("%v stolen by %v: it is leased to nobody", a, u)
 		}
 		return fmt.Sprintf("%v stolen by %v from %v", a, u, c)

@@ -41,7 +41,7 @@ func (s *Server) suspect(now time.Time, u user) {
 	}
 	addr := netip.AddrFrom4(u.addr)
 	slot := &s.book.known[u.addr[3]]
-	e := Event{Kind: Stolen, Addr: addr, User: u.hw}
+	e := Event{Kind: Stolen, Addr: addr, User: u.hw, Own: addr == s.space.own}
 	if r := s.book.byAddr[addr]; r != nil && r.state == leased {
 		if u.hw == r.hw || u.hw == r.sender {
 			*slot = u
