@@ -126,6 +126,23 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// What is lost takes nothing of the rate: those that are not follow each other.
+func TestLossTakesNoRate(t *testing.T) {
+	top := public(scenario.Link{})
+	top.Hosts[0].Port.Link = scenario.Link{Rate: 1e6, Loss: 0.5}
+	inBubble(t, top, func(t *testing.T, n *Network) {
+		order, times := sample(t, n, 50, 1250-28, 0)
+		if len(order) == 0 || len(order) == 50 {
+			t.Fatalf("%d of 50 arrived", len(order))
+		}
+		for i, at := range times {
+			if want := time.Duration(i+1) * 10 * time.Millisecond; at != want {
+				t.Errorf("packet %d after %v, want %v", i, at, want)
+			}
+		}
+	})
+}
+
 // The queue in front of a slow receiver is in the order of arrival.
 func TestRateOfReceiver(t *testing.T) {
 	top := public(scenario.Link{})

@@ -210,6 +210,9 @@ func (l *lane) pass(size int) (delay int64, lost string) {
 	if size > l.p.mtu() {
 		return 0, "too big"
 	}
+	if link.Loss > 0 && l.rnd.Float64() < link.Loss { // before it has taken any of the rate, as in namespaces
+		return 0, "lost"
+	}
 	now := l.p.n.now
 	if link.Rate > 0 {
 		start := max(now, l.busy)
@@ -219,9 +222,6 @@ func (l *lane) pass(size int) (delay int64, lost string) {
 		}
 		l.busy = start + int64(size)*8e9/link.Rate
 		delay = l.busy - now
-	}
-	if link.Loss > 0 && l.rnd.Float64() < link.Loss {
-		return 0, "lost"
 	}
 	if link.Reorder > 0 && l.rnd.Float64() < link.Reorder {
 		return delay, ""
