@@ -194,8 +194,8 @@ func TestSOCKSUDPForbiddenByAnotherName(t *testing.T) {
 	}
 }
 
-// Close ends what is being dialed, and waits for it, whether its client is
-// still there or not.
+// What is being dialed ends when its client leaves, or with Close, which waits
+// for it.
 func TestCloseWhileDialing(t *testing.T) {
 	for _, ask := range []string{"GET http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT 192.0.2.1:22 HTTP/1.1\r\nHost: x\r\n\r\n"} {
 		for _, gone := range []bool{false, true} {
@@ -215,6 +215,9 @@ func TestCloseWhileDialing(t *testing.T) {
 				if gone {
 					client.Close()
 					synctest.Wait()
+					if !ended {
+						t.Errorf("%q: dialed on for nobody", ask)
+					}
 				}
 				s.Close()
 				if took := time.Since(start); !ended || took != 0 {

@@ -31,13 +31,14 @@ func (s *Server) httpProxy() http.Handler {
 // forward passes requests on, without what belongs to one hop alone.
 func (s *Server) forward(rewrite func(*httputil.ProxyRequest)) *httputil.ReverseProxy {
 	transport := &http.Transport{
-		DialContext: s.dial, DisableCompression: true, MaxConnsPerHost: s.cfg.Max, MaxIdleConns: s.cfg.Max,
+		DialContext: s.dialFor, DisableCompression: true, MaxConnsPerHost: s.cfg.Max, MaxIdleConns: s.cfg.Max,
 		IdleConnTimeout: time.Minute, ResponseHeaderTimeout: s.cfg.Idle, MaxResponseHeaderBytes: maxHeader,
 	}
 	s.track(&closer{transport.CloseIdleConnections})
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			rewrite(r)
+			r.Out = r.Out.WithContext(context.WithValue(r.Out.Context(), requestKey{}, r.In.Context()))
 			r.Out.URL.RawQuery = r.In.URL.RawQuery // as it is, also where Go would not read it so
 			// What is said of proxies before this one is not ours to drop, as Go does.
 			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
@@ -50,6 +51,19 @@ func (s *Server) forward(rewrite func(*httputil.ProxyRequest)) *httputil.Reverse
 		Transport: transport, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { refuse(w, err) },
 	}
+}
+
+// requestKey leads from what a Transport dials with to the context of the request.
+type requestKey struct{}
+
+// dialFor dials for a request, and no longer than that: a Transport goes on
+// without it, so that who comes and goes would have dials without a bound.
+func (s *Server) dialFor(ctx context.Context, network, address string) (net.Conn, error) {
+	request := ctx.Value(requestKey{}).(context.Context)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(request, cancel)()
+	return s.dial(ctx, network, address)
 }
 
 func refuse(w http.ResponseWriter, err error) {

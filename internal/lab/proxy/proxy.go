@@ -200,8 +200,7 @@ func (s *Server) counted(h http.Handler) http.Handler {
 	})
 }
 
-// dial connects to the outside. Close ends it and waits for it: a Transport has
-// it go on without the request that it was for.
+// dial connects to the outside. Close ends it and waits for it.
 func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if !s.begin() {
 		return nil, net.ErrClosed
