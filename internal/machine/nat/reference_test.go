@@ -267,7 +267,7 @@ func (r *reference) leave() {
 // mappingsOf counts the mappings of a host that are somebody's account.
 func (r *reference) mappingsOf(host netip.Addr) (n int) {
 	for _, m := range r.mappings {
-		if m.side != Local && m.internal.Addr() == host && (r.dynamic(m) || r.cfg.Ports.PerHost > 0) {
+		if m.side != Local && m.internal.Addr() == host && (r.dynamic(m) || r.cfg.Ports.PerHost > 0 || r.cfg.Ports.Rate > 0) {
 			n++
 		}
 	}
