@@ -130,11 +130,9 @@ func settingFlags() map[string]*pflag.Flag {
 
 // nearestSetting is a hint at what a mistyped name was to be.
 func nearestSetting(name string) string {
-	flags := settingFlags()
-	for _, known := range slices.Sorted(maps.Keys(flags)) {
-		if strings.EqualFold(strings.ReplaceAll(name, "_", "-"), known) || distance(name, known) <= 2 {
-			return fmt.Sprintf("did you mean %s?", known)
-		}
+	known := slices.Sorted(maps.Keys(settingFlags()))
+	if near := nearest(strings.ToLower(strings.ReplaceAll(name, "_", "-")), known); near != "" {
+		return fmt.Sprintf("did you mean %s?", near)
 	}
 	return "settings have the names of the flags: server = \"...\""
 }

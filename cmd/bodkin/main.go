@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -159,11 +160,21 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if cmd.HasSubCommands() {
 		hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), near[0])
+			// All are near; the one that was begun, or else the nearest.
+			best := slices.MinFunc(near, func(a, b string) int { return detour(args[0], a) - detour(args[0], b) })
+			hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), best)
 		}
 		return usageError{fmt.Errorf("unknown verb %q", args[0]), hint}
 	}
 	return usageError{fmt.Errorf("unexpected argument %q", args[0]), fmt.Sprintf("see `%s --help`", cmd.CommandPath())}
+}
+
+// detour is how far a typed word is from a verb: nothing, if it begins it.
+func detour(typed, verb string) int {
+	if strings.HasPrefix(verb, typed) {
+		return 0
+	}
+	return distance(typed, verb)
 }
 
 func peerArg(cmd *cobra.Command, args []string) error {

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -111,10 +112,17 @@ func (p *wirePort) isOfLink(v *view) bool {
 		v.isTo(dhcp.ClientPort)
 }
 
-// broadcasts says that an address is for everyone in a network of the port: the
-// last of it.
+// broadcasts says that an address is for everyone in a network of the port.
 func (p *wirePort) broadcasts(to netip.Addr) bool {
-	return slices.ContainsFunc(p.Addrs, func(a netip.Prefix) bool {
-		return to.Is4() && a.Bits() <= 30 && a.Contains(to) && !a.Contains(to.Next())
-	})
+	return slices.ContainsFunc(p.Addrs, func(a netip.Prefix) bool { return to.Is4() && to == broadcastIn(a) })
+}
+
+// broadcastIn is the broadcast address of a prefix; invalid where there is none.
+func broadcastIn(p netip.Prefix) netip.Addr {
+	if !p.Addr().Is4() || p.Bits() > 30 {
+		return netip.Addr{}
+	}
+	a := p.Masked().Addr().As4()
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|(1<<(32-p.Bits())-1))
+	return netip.AddrFrom4(a)
 }

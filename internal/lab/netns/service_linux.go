@@ -2,7 +2,6 @@ package netns
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -72,18 +71,7 @@ func (a asked) isOwn(addr netip.Addr) bool {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
 	return slices.ContainsFunc(a.g.sides[:], func(p *wirePort) bool {
-		return p != nil && slices.ContainsFunc(p.Addrs, func(own netip.Prefix) bool {
-			return own.Addr() == addr || broadcastIn(own) == addr // the gateway is among everyone
-		})
+		return p != nil && (p.broadcasts(addr) || // the gateway is among everyone
+			slices.ContainsFunc(p.Addrs, func(own netip.Prefix) bool { return own.Addr() == addr }))
 	})
-}
-
-// broadcastIn is the broadcast address of a prefix; invalid where there is none.
-func broadcastIn(p netip.Prefix) netip.Addr {
-	if !p.Addr().Is4() || p.Bits() > 30 {
-		return netip.Addr{}
-	}
-	a := p.Masked().Addr().As4()
-	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|(1<<(32-p.Bits())-1))
-	return netip.AddrFrom4(a)
 }
